@@ -1,0 +1,24 @@
+"""The two pieces the network is made of. All convolutions are 3x3 with bias; H and W below are those of the input."""
+
+from torch import nn
+
+
+def block(inputs, outputs):
+    """conv BN ReLU, twice: (B, inputs, H, W) -> (B, outputs, H, W)."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+        nn.Conv2d(outputs, outputs, 3, padding=1),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    )
+
+
+def up(inputs, outputs):
+    """Transposed conv of stride 2, BN, ReLU: (B, inputs, H, W) -> (B, outputs, 2H, 2W)."""
+    return nn.Sequential(
+        nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    )

@@ -1,0 +1,135 @@
+"""The convolutional auto-encoder with a memory between encoder and decoder. One definition, two methods:
+
+    pred   skips=True   t_length - 1 frames in, the next frame out; U-Net skips
+    recon  skips=False  one frame in, the same frame out; no skips, or the decoder could copy its input past the memory
+
+Shapes: frames (B, channels·n, H, W) in [-1, 1], n frames stacked along channels, H and W multiples of 8; with h = H/8,
+w = W/8 and C = feature_dim: queries (B, h, w, C), items (M, C) or one memory a clip (B, M, C). Items are an input, see
+model/memory.py.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from model import memory
+from model.blocks import block, up
+
+
+class Encoded(NamedTuple):
+    """What the encoder gives and the decoder needs; it does not depend on the memory."""
+
+    queries: torch.Tensor  # (B, h, w, C), L2-normalised along C
+    skips: tuple  # three block outputs: (B, 64, H, W), (B, 128, H/2, W/2), (B, 256, H/4, W/4); empty for recon
+
+
+class Output(NamedTuple):
+    frame: torch.Tensor  # (B, channels, H, W) in [-1, 1]
+    queries: torch.Tensor  # (B, h, w, C)
+    compactness: torch.Tensor  # scalar, or (B,) with one memory a clip
+    separateness: torch.Tensor  # likewise
+
+
+class Encoder(nn.Module):
+    """(B, inputs, H, W) -> features (B, C, H/8, W/8) and the three block outputs before each pool."""
+
+    def __init__(self, inputs, feature_dim):
+        super().__init__()
+        self.block1 = block(inputs, 64)
+        self.block2 = block(64, 128)
+        self.block3 = block(128, 256)
+        self.features = nn.Sequential(
+            nn.Conv2d(256, feature_dim, 3, padding=1),
+            nn.BatchNorm2d(feature_dim),
+            nn.ReLU(),
+            nn.Conv2d(feature_dim, feature_dim, 3, padding=1),  # nothing after it: queries take both signs
+        )
+        self.pool = nn.MaxPool2d(2)
+
+    def forward(self, x):
+        skip1 = self.block1(x)  # (B, 64, H, W)
+        skip2 = self.block2(self.pool(skip1))  # (B, 128, H/2, W/2)
+        skip3 = self.block3(self.pool(skip2))  # (B, 256, H/4, W/4)
+        return self.features(self.pool(skip3)), (skip1, skip2, skip3)  # (B, C, H/8, W/8)
+
+
+class Decoder(nn.Module):
+    """[query ; read item] (B, 2C, h, w) -> frame (B, channels, 8h, 8w)."""
+
+    def __init__(self, channels, feature_dim, skips):
+        super().__init__()
+        half = 2 if skips else 1  # with a skip beside it, an up-sampled map has half the channels
+        self.block1 = block(2 * feature_dim, 512)
+        self.up1 = up(512, 512 // half)
+        self.block2 = block(512, 256)
+        self.up2 = up(256, 256 // half)
+        self.block3 = block(256, 128)
+        self.up3 = up(128, 128 // half)
+        self.frame = nn.Sequential(
+            nn.Conv2d(128, 64, 3, padding=1),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 3, padding=1),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.Conv2d(64, channels, 3, padding=1),
+            nn.Tanh(),
+        )
+
+    def forward(self, x, skips):
+        skips = list(skips)
+
+        def beside_skip(x):
+            return torch.cat((skips.pop(), x), dim=1) if skips else x
+
+        x = beside_skip(self.up1(self.block1(x)))  # (B, 512, H/4, W/4)
+        x = beside_skip(self.up2(self.block2(x)))  # (B, 256, H/2, W/2)
+        x = beside_skip(self.up3(self.block3(x)))  # (B, 128, H, W)
+        return self.frame(x)
+
+
+class ConvAE(nn.Module):
+    """The whole network; `forward` is encode, read, decode. Batched scoring calls the stages one by one.
+
+    Raises ValueError from `encode` when H or W is not a multiple of 8.
+    """
+
+    def __init__(self, channels=3, t_length=5, feature_dim=512, skips=True):
+        super().__init__()
+        self.channels = channels
+        self.inputs = channels * (t_length - 1) if skips else channels
+        self.skips = skips
+        self.encoder = Encoder(self.inputs, feature_dim)
+        self.decoder = Decoder(channels, feature_dim, skips)
+
+    def split(self, clip):
+        """A clip (B, channels·t_length, H, W) -> the input (B, inputs, H, W) and its target (B, channels, H, W)."""
+        return clip[:, : self.inputs], clip[:, -self.channels :]
+
+    def encode(self, frames):
+        if frames.shape[-2] % 8 or frames.shape[-1] % 8:
+            raise ValueError(f"height and width must be multiples of 8, not {frames.shape[-2]} and {frames.shape[-1]}")
+        features, skips = self.encoder(frames)
+        # memory arithmetic is never done in less than float32, whatever precision the convolutions ran in
+        features = features.to(torch.promote_types(features.dtype, torch.float32))
+        queries = F.normalize(features, dim=1).permute(0, 2, 3, 1)  # (B, h, w, C)
+        return Encoded(queries, skips if self.skips else ())
+
+    def decode(self, encoded, items):
+        h, w = encoded.queries.shape[1:3]
+        read = memory.read(encoded.queries.flatten(1, 2), items).unflatten(1, (h, w))  # (B, h, w, C)
+        both = torch.cat((encoded.queries, read), dim=-1).permute(0, 3, 1, 2)  # (B, 2C, h, w)
+        return self.decoder(both, encoded.skips)
+
+    def forward(self, frames, items):
+        """frames (B, inputs, H, W), items (M, C) or (B, M, C) -> Output."""
+        encoded = self.encode(frames)
+        queries = encoded.queries.flatten(1, 2) if items.ndim == 3 else encoded.queries.flatten(0, 2)
+        return Output(
+            frame=self.decode(encoded, items),
+            queries=encoded.queries,
+            compactness=memory.compactness(queries, items),
+            separateness=memory.separateness(queries, items),
+        )

@@ -1,0 +1,83 @@
+"""The memory of normality: M items, prototypes of normal features, read by every query and updated without gradients.
+
+    queries  q_k  (..., K, C)  L2-normalised features, one a position
+    items    p_m  (..., M, C)  L2-normalised
+
+Items are a value, not a state of the network: they go in, and `update` returns the new ones. While training, all
+K = B·h·w queries of a batch share one memory, (M, C); while testing, each frame may have its own, (B, K, C) with
+(B, M, C): leading dimensions are independent. Items are never trained by gradient. Equation and section numbers are
+those of the paper (arXiv 2003.13228); where the released code differs from its text, the code is followed and a comment
+says so.
+"""
+
+import torch
+import torch.nn.functional as F
+
+
+def initial_items(msize, feature_dim, generator=None):
+    """M random items, (msize, feature_dim): uniform on [0, 1), then L2-normalised."""
+    return F.normalize(torch.rand(msize, feature_dim, generator=generator), dim=-1)
+
+
+def similarity(queries, items):
+    """s_{k,m} = q_k · p_m, the cosine of each query and item: (..., K, M)."""
+    return queries @ items.mT
+
+
+def matching_probability(queries, items):
+    """w_{k,m}, Eq. 1: softmax of s over the items; (..., K, M), rows sum to 1."""
+    return similarity(queries, items).softmax(dim=-1)
+
+
+def read(queries, items):
+    """p̂_k = Σ_m w_{k,m} p_m, Eq. 2: (..., K, C). No gradient flows back through w."""
+    return matching_probability(queries.detach(), items.detach()) @ items.detach()
+
+
+def nearest(queries, items, count=1):
+    """The indices of the `count` items closest to each query, nearest first: (..., K, count)."""
+    return similarity(queries, items).topk(count, dim=-1).indices
+
+
+def update_weight(queries, items):
+    """v_{k,m}, Eq. 4: softmax of s over ALL queries of the batch (the paper: of a frame); (..., K, M)."""
+    return similarity(queries, items).softmax(dim=-2)
+
+
+@torch.no_grad()
+def update(queries, items):
+    """The items moved towards the queries nearest to them, Eq. 3: (..., M, C).
+
+    p_m <- normalise(p_m + Σ_{k in U_m} v'_{k,m} q_k), U_m the queries whose nearest item is m, v' = v / max_k v.
+    """
+    v = update_weight(queries, items)
+    v = v / v.amax(dim=-2, keepdim=True)  # Eq. 5; the maximum over all queries (the paper: over those of U_m)
+    chosen = F.one_hot(nearest(queries, items).squeeze(-1), items.shape[-2]).to(v.dtype)  # (..., K, M): k in U_m
+    moved = F.normalize(items + (chosen * v).mT @ queries, dim=-1)
+    anyone = chosen.sum(dim=-2).unsqueeze(-1) > 0  # (..., M, 1)
+    return torch.where(anyone, moved, items)  # an item nobody chose keeps its value to the bit
+
+
+def _pick(items, index):
+    """items[index] for each leading dimension: (..., M, C) and (..., K) -> (..., K, C)."""
+    return torch.take_along_dim(items, index.unsqueeze(-1), dim=-2)
+
+
+def compactness(queries, items):
+    """Feature compactness loss (Sec. 3.2): the mean of (q_k - nearest item)² over k and channels; (...).
+
+    At test time this is the feature distance D (Sec. 3.3). The paper sums L2 norms instead.
+    """
+    positive = _pick(items.detach(), nearest(queries, items)[..., 0])
+    return (queries - positive).square().mean(dim=(-2, -1))
+
+
+def separateness(queries, items):
+    """Feature separateness loss (Sec. 3.2): triplet margin loss, margin 1, of q_k, its nearest and second nearest item.
+
+    (...), the mean over k (the paper: the sum). Raises RuntimeError with one item only: it has no second nearest.
+    """
+    items = items.detach()
+    index = nearest(queries, items, count=2)
+    positive, negative = _pick(items, index[..., 0]), _pick(items, index[..., 1])
+    return F.triplet_margin_loss(queries, positive, negative, margin=1.0, reduction="none").mean(dim=-1)

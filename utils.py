@@ -1,0 +1,111 @@
+"""Numerics of MNAD: frame errors, scores and metrics. Pure functions, no files, no devices.
+
+Frames are tensors (..., c, H, W) with values in [0, 1]; scores and labels are 1-D numpy arrays, one value a frame.
+Section numbers are those of the paper (arXiv 2003.13228).
+"""
+
+import numpy as np
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+MAX_PSNR = 100.0  # dB, given to identical frames, whose PSNR is infinite
+
+
+class InputError(Exception):
+    """Something the user gave is wrong. The message is one line: what, where, what to do. Scripts print it and exit."""
+
+
+# Errors of a frame ---------------------------------------------------------------------------------------------------
+
+
+def rmse(prediction, target):
+    """Root of the mean squared error of each frame: two (..., c, H, W) tensors -> (...)."""
+    return (prediction - target).square().mean(dim=(-3, -2, -1)).sqrt()
+
+
+def psnr(prediction, target):
+    """Peak signal-to-noise ratio P of each frame in dB (Sec. 3.3, peak 1): two (..., c, H, W) in [0, 1] -> (...).
+
+    At most MAX_PSNR, which is what identical frames get.
+    """
+    return (-20 * torch.log10(rmse(prediction, target))).clamp(max=MAX_PSNR)
+
+
+def regular_score(prediction, target):
+    """Regular score E of each frame, Sec. 3.1.2: its squared errors e_i, averaged with weights 1 - exp(-e_i).
+
+    Large errors weigh more, so a small abnormal region is not drowned by a well predicted background.
+    Two (..., c, H, W) in [0, 1] -> (...). Identical frames give 0.
+    """
+    error = (prediction - target).square()
+    weight = -torch.expm1(-error)
+    total = weight.sum(dim=(-3, -2, -1))
+    score = (weight * error).sum(dim=(-3, -2, -1)) / total
+    return torch.where(total > 0, score, torch.zeros_like(score))
+
+
+def learning_rate(optimizer):
+    """The learning rate an optimiser uses now (of its first parameter group)."""
+    return optimizer.param_groups[0]["lr"]
+
+
+# Scores of a video ---------------------------------------------------------------------------------------------------
+
+
+def min_max(values):
+    """g: the scores of one video, (N,), mapped linearly to [0, 1] (Sec. 3.3). A constant list gives zeros."""
+    values = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise InputError("scores hold NaN or infinity: the model that made them is broken, train it again")
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+
+
+def normality(psnrs, distances, alpha):
+    """Normality of the frames of ONE video: alpha * g(P) + (1 - alpha) * (1 - g(D)); (N,), (N,) -> (N,).
+
+    Higher is more normal; the paper's abnormality S (Sec. 3.3) is 1 - normality.
+    """
+    return alpha * min_max(psnrs) + (1 - alpha) * (1 - min_max(distances))
+
+
+# Metrics of a data set; label 1 = abnormal, scores are abnormalities -------------------------------------------------
+
+
+def _both_classes(labels):
+    labels = np.asarray(labels)
+    if not np.isin(labels, (0, 1)).all():
+        raise InputError("labels must be 0 (normal) or 1 (abnormal)")
+    if labels.min(initial=1) == labels.max(initial=0):
+        which = "abnormal" if labels.size and labels[0] == 1 else "normal"
+        raise InputError(f"all {labels.size} labelled frames are {which}: a ROC needs frames of both classes")
+    return labels
+
+
+def auc(labels, abnormality):
+    """Area under the ROC of frames, in [0, 1]. Raises InputError when only one class is there."""
+    return float(roc_auc_score(_both_classes(labels), abnormality))
+
+
+def average_precision(labels, abnormality):
+    """Average precision of finding abnormal frames, in [0, 1]. Raises InputError when only one class is there."""
+    return float(average_precision_score(_both_classes(labels), abnormality))
+
+
+def equal_error_rate(labels, abnormality):
+    """The error rate where false alarms and misses are equally frequent, in [0, 1], interpolated on the ROC.
+
+    Raises InputError when only one class is there.
+    """
+    false_alarms, hits, _ = roc_curve(_both_classes(labels), abnormality, drop_intermediate=False)
+    # misses - false alarms falls from 1 to -1 along the curve; the zero between two of its points is interpolated
+    return float(np.interp(0, false_alarms + hits - 1, false_alarms))
+
+
+def macro_auc(labels, abnormality):
+    """Mean over videos of each video's own AUC: two lists of (N_v,) arrays -> (mean, videos counted).
+
+    A video whose frames are all of one class has no AUC and is left out. (None, 0) when that leaves none.
+    """
+    each = [auc(y, s) for y, s in zip(labels, abnormality, strict=True) if np.unique(y).size == 2]
+    return (float(np.mean(each)), len(each)) if each else (None, 0)
