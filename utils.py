@@ -1,8 +1,12 @@
-"""Numerics of MNAD: frame errors, scores and metrics. Pure functions, no files, no devices.
+"""Numerics of MNAD: frame errors, scores, metrics, all pure functions; and how every script reports a mistake.
 
 Frames are tensors (..., c, H, W) with values in [0, 1]; scores and labels are 1-D numpy arrays, one value a frame.
 Section numbers are those of the paper (arXiv 2003.13228).
 """
+
+import argparse
+import errno
+import sys
 
 import numpy as np
 import torch
@@ -109,3 +113,34 @@ def macro_auc(labels, abnormality):
     """
     each = [auc(y, s) for y, s in zip(labels, abnormality, strict=True) if np.unique(y).size == 2]
     return (float(np.mean(each)), len(each)) if each else (None, 0)
+
+
+# What every script does with a mistake: one line on stderr, a non-zero exit, no traceback -----------------------------
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line and whose --help shows the defaults."""
+
+    def __init__(self, **settings):
+        super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False, **settings)
+
+    def error(self, message):
+        self.exit(2, f"error: {message} (--help lists the flags)\n")
+
+
+def run_script(main):
+    """Exit with what main() returns; InputError and a disk that refuses become one line (exit 2), Ctrl-C too (130)."""
+    try:
+        sys.exit(main())
+    except InputError as error:
+        # a data loader's worker puts its traceback before the message, which is the last line
+        message = str(error).strip().splitlines()[-1].removeprefix("utils.InputError: ")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        message = f"cannot write {error.filename or 'a file'}: {error.strerror}"
+    except KeyboardInterrupt as interrupt:
+        print(f"interrupted{': ' if interrupt.args else ''}{' '.join(map(str, interrupt.args))}", file=sys.stderr)
+        sys.exit(130)
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

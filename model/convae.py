@@ -101,6 +101,7 @@ class ConvAE(nn.Module):
         self.channels = channels
         self.inputs = channels * (t_length - 1) if skips else channels
         self.skips = skips
+        self.autocast = None  # a dtype for the convolutions, such as torch.bfloat16; memory never computes in it
         self.encoder = Encoder(self.inputs, feature_dim)
         self.decoder = Decoder(channels, feature_dim, skips)
 
@@ -111,9 +112,9 @@ class ConvAE(nn.Module):
     def encode(self, frames):
         if frames.shape[-2] % 8 or frames.shape[-1] % 8:
             raise ValueError(f"height and width must be multiples of 8, not {frames.shape[-2]} and {frames.shape[-1]}")
-        features, skips = self.encoder(frames)
-        # memory arithmetic is never done in less than float32, whatever precision the convolutions ran in
-        features = features.to(torch.promote_types(features.dtype, torch.float32))
+        with torch.autocast(frames.device.type, self.autocast, enabled=self.autocast is not None):
+            features, skips = self.encoder(frames)
+        features = features.to(frames.dtype)
         queries = F.normalize(features, dim=1).permute(0, 2, 3, 1)  # (B, h, w, C)
         return Encoded(queries, skips if self.skips else ())
 
@@ -121,7 +122,8 @@ class ConvAE(nn.Module):
         h, w = encoded.queries.shape[1:3]
         read = memory.read(encoded.queries.flatten(1, 2), items).unflatten(1, (h, w))  # (B, h, w, C)
         both = torch.cat((encoded.queries, read), dim=-1).permute(0, 3, 1, 2)  # (B, 2C, h, w)
-        return self.decoder(both, encoded.skips)
+        with torch.autocast(both.device.type, self.autocast, enabled=self.autocast is not None):
+            return self.decoder(both, encoded.skips).to(both.dtype)
 
     def forward(self, frames, items):
         """frames (B, inputs, H, W), items (M, C) or (B, M, C) -> Output."""

@@ -1,0 +1,140 @@
+"""Train MNAD: `python Train.py --dataset_type ped2 --method pred`. The equations of its memory are in model/memory.py.
+
+Reads the clips of <dataset_path>/<dataset_type>/training, writes a run to exp/<dataset_type>/<method>/<exp_dir>/.
+"""
+
+import time
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from data import synthetic
+from data.clips import normalise, open_clips, training_loader
+from data.frames import find_videos, split_directory
+from exp import flags
+from exp.run import Run, build_model, run_directory
+from model import memory
+from utils import InputError, Parser, learning_rate, run_script
+
+CHECK_EVERY = 20  # steps between looks at the losses, each of which makes the CPU wait for the GPU
+
+
+def parse(arguments=None):
+    parser = Parser(description=__doc__.splitlines()[0])
+    flags.add_data_flags(parser)
+    flags.add_shape_flags(parser, "not given: by method and data set, exp/flags.py")
+    parser.set_defaults(method="pred")
+    training = parser.add_argument_group("training")
+    training.add_argument("--epochs", type=flags.positive, help="60, fewer for some data sets: exp/flags.py")
+    training.add_argument("--batch_size", type=flags.positive, default=4, help="clips in a step")
+    training.add_argument(
+        "--lr", type=flags.rate, help="initial learning rate, a cosine anneals it to 0 over the epochs"
+    )
+    training.add_argument("--loss_compact", type=flags.weight, help="weight of the feature compactness loss")
+    training.add_argument("--loss_separate", type=flags.weight, help="weight of the feature separateness loss")
+    training.add_argument("--seed", type=flags.count, default=0, help="of weights, items and the order of clips")
+    training.add_argument("--num_workers", type=flags.count, default=2, help="processes that load clips")
+    flags.add_run_flags(parser)
+    run = parser.add_mutually_exclusive_group()
+    run.add_argument("--resume", action="store_true", help="go on with the run that is in the directory")
+    run.add_argument("--overwrite", action="store_true", help="discard the run that is in the directory")
+    args = parser.parse_args(arguments)
+    for name, value in flags.defaults(args.method, args.dataset_type).items():
+        if getattr(args, name, value) is None:
+            setattr(args, name, value)
+    args.mdim = args.mdim or args.fdim
+    flags.check_shape(vars(args))
+    return args
+
+
+def train_epoch(model, items, loader, optimizer, args, device):
+    """One pass over the training clips. Returns the items after it and metrics, losses as means over the epoch."""
+    model.train()
+    total = torch.zeros(4, dtype=torch.float64)  # sums over steps of pixel, compactness, separateness, loss
+    unseen = []  # losses since the last look at them
+    wins = torch.zeros(len(items), dtype=torch.int64, device=device)  # queries each item was nearest to
+    bar = tqdm(loader, desc="epoch", unit="batch", leave=False)
+    for step, clips in enumerate(bar, start=1):
+        frames, target = model.split(normalise(clips.to(device, non_blocking=True)))
+        output = model(frames, items)
+        pixel = F.mse_loss(output.frame, target)
+        loss = pixel + args.loss_compact * output.compactness + args.loss_separate * output.separateness
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+        queries = output.queries.detach().flatten(0, 2)  # (B·h·w, C)
+        wins += memory.nearest(queries, items).flatten().bincount(minlength=len(items))
+        items = memory.update(queries, items)
+
+        unseen.append(torch.stack((pixel, output.compactness, output.separateness, loss)).detach())
+        if step % CHECK_EVERY == 0 or step == len(loader):
+            losses = torch.stack(unseen).cpu().double()  # (steps, 4)
+            unseen.clear()
+            if not losses.isfinite().all():
+                first = int((~losses.isfinite()).any(dim=1).nonzero()[0])
+                raise InputError(f"the loss is not finite at step {step - len(losses) + 1 + first} of {len(loader)}")
+            total += losses.sum(dim=0)
+            bar.set_postfix(loss=f"{total[3] / step:.5f}", pixel=f"{total[0] / step:.5f}", lr=learning_rate(optimizer))
+    cosines = memory.similarity(items, items)[~torch.eye(len(items), dtype=torch.bool, device=device)]
+    return items, {
+        **dict(zip(("pixel", "compactness", "separateness", "loss"), (total / len(loader)).tolist(), strict=True)),
+        "queries_won": wins.tolist(),
+        "item_cosines": [cosines.min().item(), cosines.max().item()],
+    }
+
+
+def main():
+    args = parse()
+    device = flags.pick_device(args.device, args.gpus)
+    run = Run(run_directory(args.dataset_type, args.method, args.exp_dir), vars(args), args.resume, args.overwrite)
+
+    if args.dataset_type == "synthetic":
+        synthetic.ensure(args.dataset_path)
+    size, cache = (args.h, args.w, args.c), False if args.no_cache else args.cache_dir
+    videos = find_videos(split_directory(args.dataset_path, args.dataset_type, "training"))
+    clips = open_clips(videos, "training", args.t_length, size, cache, args.bad_frames)
+    loader = training_loader(clips, args.batch_size, args.num_workers, args.seed)
+
+    torch.manual_seed(args.seed)
+    model = build_model(vars(args)).to(device)
+    items = memory.initial_items(args.msize, args.mdim).to(device)  # (M, C)
+    optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epochs)
+    if run.state:
+        model.load_state_dict(run.state["model"])
+        optimizer.load_state_dict(run.state["optimizer"])
+        scheduler.load_state_dict(run.state["scheduler"])
+        items = run.state["items"].to(device)
+
+    done = len(run.history)
+    run.log(f"{args.method} on {args.dataset_type}: {len(clips)} clips of {len(clips.videos)} videos, {device}")
+    epochs = tqdm(range(done, args.epochs), initial=done, total=args.epochs, desc="training", unit="epoch")
+    for epoch in epochs:
+        loader.sampler.set_epoch(epoch)
+        start = time.perf_counter()
+        lr = learning_rate(optimizer)
+        try:
+            items, metrics = train_epoch(model, items, loader, optimizer, args, device)
+        except InputError as error:
+            raise InputError(f"epoch {epoch + 1}: {error}; {run.directory} holds the {epoch} epochs before") from error
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"in epoch {epoch + 1}; the same command with --resume goes on from its start"
+            ) from None
+        scheduler.step()
+        seconds = time.perf_counter() - start
+        speed = len(loader) * args.batch_size / seconds
+        metrics = {"epoch": epoch + 1, **metrics, "lr": lr, "seconds": seconds, "clips_per_second": speed}
+        run.save(model, items, optimizer, scheduler, metrics)
+        run.log(
+            f"epoch {epoch + 1}/{args.epochs}  loss {metrics['loss']:.5f}  pixel {metrics['pixel']:.5f}  "
+            f"compactness {metrics['compactness']:.6f}  separateness {metrics['separateness']:.4f}  "
+            f"lr {lr:.2e}  {seconds:.0f} s  {speed:.1f} clips/s"
+        )
+    run.log(f"finished: {run.directory}/model.pth and m_items.pt; evaluate them with Evaluate.py")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,110 @@
+"""Clips: t_length consecutive frames of one video stacked along channels, 8-bit until on the device that computes."""
+
+import signal
+import sys
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
+
+from data.cache import open_frames, without_bad_videos
+from data.frames import FrameError
+from utils import InputError
+
+
+class Clips(Dataset):
+    """All clips of a list of videos: a video of n frames gives n - t_length + 1, and no clip crosses videos.
+
+    videos: list of data.frames.Video; frames: theirs, video after video, an object with shape (N, c, H, W) whose
+    slices are uint8 arrays (data.cache). Items are uint8 (t_length·c, H, W). `videos` then holds those that have clips,
+    `lengths` how many; a shorter video is skipped with a warning. Raises InputError when none is long enough.
+    """
+
+    def __init__(self, videos, frames, t_length):
+        self.frames = frames
+        self.t_length = t_length
+        ends = np.cumsum([len(video.frames) for video in videos])
+        self.videos, firsts = [], []
+        for video, end in zip(videos, ends, strict=True):
+            if len(video.frames) < t_length:
+                print(
+                    f"warning: video {video.name} is skipped: {len(video.frames)} frames, a clip needs {t_length}",
+                    file=sys.stderr,
+                )
+                continue
+            self.videos.append(video)
+            firsts.append(np.arange(end - len(video.frames), end - t_length + 1))
+        if not self.videos:
+            raise InputError(f"no video of {videos[0].directory.parent} is {t_length} frames long (--t_length)")
+        self.lengths = [len(first) for first in firsts]
+        self.first = np.concatenate(firsts)  # of each clip, the place of its first frame
+
+    def __len__(self):
+        return len(self.first)
+
+    def __getitem__(self, index):
+        first = int(self.first[index])
+        clip = self.frames[first : first + self.t_length]  # (T, c, H, W)
+        return torch.from_numpy(np.array(clip).reshape(-1, *clip.shape[2:]))
+
+
+def open_clips(videos, split, t_length, size, cache=None, bad_frames="fail"):
+    """The clips of the videos of a split ("training" or "testing"), with frames of size (height, width, channels).
+
+    cache: the folder of decoded frames; None is a hidden one beside the data, False decodes each time.
+    bad_frames: "fail" raises FrameError at a frame that cannot be decoded, "skip" leaves its video out with a warning.
+    """
+    if bad_frames == "skip" and cache is False:  # nothing else decodes all frames before they are needed
+        videos = without_bad_videos(videos, *size)
+    try:
+        frames = open_frames(videos, split, *size, cache)
+    except FrameError:
+        if bad_frames == "fail":
+            raise
+        videos = without_bad_videos(videos, *size)
+        frames = open_frames(videos, split, *size, cache)
+    return Clips(videos, frames, t_length)
+
+
+def _start_worker(_worker):
+    cv2.setNumThreads(0)  # the workers are the parallelism
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
+
+
+def training_loader(clips, batch_size, num_workers, seed, rank=0, world_size=1):
+    """Shuffled batches, uint8 (B, t_length·c, H, W), no partial one; call `sampler.set_epoch(n)` before epoch n.
+
+    The order depends on seed and epoch alone, so a resumed run sees the clips it would have seen. Of several processes
+    each gets its own share. Raises InputError when there are fewer clips than one batch takes.
+    """
+    if len(clips) < batch_size * world_size:
+        raise InputError(
+            f"{len(clips)} training clips do not fill one batch of {batch_size * world_size}: --batch_size"
+        )
+    sampler = DistributedSampler(clips, num_replicas=world_size, rank=rank, shuffle=True, seed=seed, drop_last=True)
+    return _loader(clips, batch_size, num_workers, seed, sampler=sampler, drop_last=True)
+
+
+def testing_loader(clips, batch_size, num_workers):
+    """All clips in order, uint8 (B, t_length·c, H, W)."""
+    return _loader(clips, batch_size, num_workers, seed=0)
+
+
+def _loader(clips, batch_size, num_workers, seed, **settings):
+    return DataLoader(
+        clips,
+        batch_size,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator().manual_seed(seed),  # seeds the workers
+        **settings,
+    )
+
+
+def normalise(clips):
+    """uint8 clips, already on the device that computes, -> float32 in [-1, 1]: x / 127.5 - 1."""
+    return clips.float().div_(127.5).sub_(1)

@@ -1,0 +1,117 @@
+"""What the command lines share: defaults of methods and data sets, types of values, flags of data and device."""
+
+import argparse
+import math
+import os
+
+import torch
+
+from utils import InputError
+
+# The values used where a flag is not given. recon's learning rate is the paper's; the released code trains it at 2e-4.
+METHODS = {
+    "pred": {"t_length": 5, "lr": 2e-4, "loss_compact": 0.1, "loss_separate": 0.1, "alpha": 0.6, "th": 0.01},
+    "recon": {"t_length": 1, "lr": 2e-5, "loss_compact": 0.01, "loss_separate": 0.01, "alpha": 0.7, "th": 0.015},
+}
+ANY_DATASET = {"epochs": 60, "h": 256, "w": 256, "c": 3, "msize": 10, "fdim": 512}
+DATASETS = {
+    "shanghai": {"epochs": 10},
+    "synthetic": {"epochs": 4, "h": 64, "w": 64},
+}
+
+
+def defaults(method, dataset_type):
+    """The value of each flag that is not given, as a dict by flag name."""
+    return {**ANY_DATASET, **METHODS[method], **DATASETS.get(dataset_type, {})}
+
+
+def check_shape(settings):
+    """Check the settings (a dict) that shape network and clips against each other. Raises InputError."""
+    if settings["mdim"] != settings["fdim"]:
+        raise InputError(
+            f"--fdim {settings['fdim']} and --mdim {settings['mdim']} differ: items are compared with features"
+        )
+    if settings["method"] == "pred" and settings["t_length"] < 2:
+        raise InputError("--t_length 1: pred predicts the last frame of a clip from those before it, give 2 or more")
+    if settings["method"] == "recon" and settings["t_length"] != 1:
+        raise InputError(f"--t_length {settings['t_length']}: recon reproduces single frames, its t_length is 1")
+
+
+# Types of values; a value that cannot be is refused in one line -------------------------------------------------------
+
+
+def number(kind, allowed, wanted):
+    """An argparse type: kind(text) where allowed(value) holds, otherwise an error that says what is wanted."""
+
+    def convert(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and allowed(value)):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+        return value
+
+    return convert
+
+
+positive = number(int, lambda n: n >= 1, "a whole number of 1 or more")
+count = number(int, lambda n: n >= 0, "a whole number of 0 or more")
+several = number(int, lambda n: n >= 2, "a whole number of 2 or more: separateness needs a second nearest item")
+pixels = number(int, lambda n: n >= 8 and n % 8 == 0, "a multiple of 8")
+rate = number(float, lambda x: x > 0, "a number above 0")
+weight = number(float, lambda x: x >= 0, "a number of 0 or more")
+share = number(float, lambda x: 0 <= x <= 1, "a number from 0 to 1")
+
+
+# Flags both scripts have ----------------------------------------------------------------------------------------------
+
+
+def add_shape_flags(parser, unset):
+    """The flags that shape network and clips; a model file knows them all. `unset` tells what a missing flag means."""
+    shape = parser.add_argument_group(f"network and clips ({unset})")
+    shape.add_argument("--method", choices=METHODS, help="predict the next frame, or reconstruct one")
+    shape.add_argument("--t_length", type=positive, help="frames in a clip")
+    shape.add_argument("--h", type=pixels, help="height of a frame, pixels")
+    shape.add_argument("--w", type=pixels, help="width of a frame, pixels")
+    shape.add_argument("--c", type=int, choices=(1, 3), help="channels of a frame: gray or colour")
+    shape.add_argument("--msize", type=several, help="number of memory items M")
+    shape.add_argument("--fdim", type=positive, help="channels of the features C")
+    shape.add_argument("--mdim", type=positive, help="channels of the memory items; the same as fdim")
+
+
+def add_data_flags(parser):
+    data = parser.add_argument_group("data")
+    data.add_argument("--dataset_type", default="synthetic", help="ped2, avenue, shanghai, synthetic, or an own folder")
+    data.add_argument("--dataset_path", default="./dataset", help="the folder that holds data sets")
+    data.add_argument(
+        "--bad_frames", choices=("fail", "skip"), default="fail", help="at a broken frame, or leave its video out"
+    )
+    data.add_argument("--cache_dir", help="where decoded frames are kept; beside the data when not given")
+    data.add_argument("--no_cache", action="store_true", help="decode frames each time")
+
+
+def add_run_flags(parser):
+    run = parser.add_argument_group("run")
+    run.add_argument("--exp_dir", default="log", help="name of the run: exp/<dataset_type>/<method>/<exp_dir>")
+    run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    run.add_argument("--gpus", nargs="+", type=count, metavar="N", help="the GPUs that are visible, by number")
+
+
+def pick_device(name, gpus=None):
+    """The torch.device that --device and --gpus ask for. Raises InputError when it is not there."""
+    if gpus is not None:
+        if name == "cpu" or name == "mps":
+            raise InputError(f"--gpus goes with CUDA, not with --device {name}")
+        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+        name = "cuda" if name == "auto" else name
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
+        raise InputError(f"--device {name}: give auto, cpu, cuda, cuda:N or mps")
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
+    if int(index or 0) >= there:
+        raise InputError(f"--device {name} is not there ({kind} devices: {there}): --device cpu works everywhere")
+    return torch.device(name)

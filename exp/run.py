@@ -1,0 +1,196 @@
+"""A run: one directory with all that training writes, and what is needed to resume it or to evaluate it.
+
+    exp/<dataset_type>/<method>/<exp_dir>/
+        flags.json      what the run was started with
+        train.log       what it said
+        metrics.jsonl   one JSON line an epoch
+        model.pth       the network after the last finished epoch, with all that Evaluate.py must know of it
+        m_items.pt      its memory items
+        checkpoint.pt   the same with optimiser and scheduler, to resume from
+
+Every file is written under a temporary name and renamed, checkpoint first: a kill at any moment leaves whole files, and
+resuming brings the others in line with the checkpoint. All load with torch.load(weights_only=True).
+"""
+
+import json
+import os
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from tqdm import tqdm
+
+from model.convae import ConvAE
+from model.released import read_items, read_model
+from utils import InputError
+
+FORMAT = 1  # of the files below
+SHAPE = ("method", "c", "t_length", "h", "w", "msize", "fdim")  # the flags that a model file carries
+FREE = ("dataset_path", "cache_dir", "no_cache", "num_workers", "device", "gpus", "resume", "overwrite")  # on resuming
+FILES = ("flags.json", "train.log", "metrics.jsonl", "model.pth", "m_items.pt", "checkpoint.pt")
+
+
+def run_directory(dataset_type, method, exp_dir):
+    return Path("exp") / dataset_type / method / exp_dir
+
+
+def write_whole(path, write):
+    """Call write(temporary path) and rename: the file at `path` is the old one or the whole new one, never a part.
+
+    Raises InputError when it cannot be written, say on a full disk.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        temporary.unlink(missing_ok=True)
+        why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise InputError(f"cannot write {path} ({why}): the last good files stay; mend that and --resume") from error
+
+
+def build_model(shape):
+    """The network that the settings in `shape` (a dict with the names in SHAPE) describe, untrained."""
+    return ConvAE(shape["c"], shape["t_length"], shape["fdim"], skips=shape["method"] == "pred")
+
+
+class Run:
+    """The directory of a run. `writes` is False in processes that train along but write nothing (ranks above 0)."""
+
+    def __init__(self, directory, flags, resume=False, overwrite=False, writes=True):
+        self.directory, self.flags, self.writes = Path(directory), flags, writes
+        self.state = None  # what the checkpoint held
+        checkpoint = self.directory / "checkpoint.pt"
+        if resume:
+            if not (self.directory / "flags.json").is_file():
+                raise InputError(f"--resume: no run in {self.directory}; without --resume a new one starts")
+            self._check_flags()
+            self.state = _load(checkpoint, "optimizer") if checkpoint.is_file() else None  # None: killed in epoch 1
+        elif not overwrite and checkpoint.is_file():
+            raise InputError(f"{self.directory} holds a run: --resume goes on with it, --overwrite discards it")
+        elif writes:
+            for name in FILES:
+                (self.directory / name).unlink(missing_ok=True)
+        if writes:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._write_text("flags.json", json.dumps(flags, indent=2) + "\n")
+            if self.state:
+                self._write_results()
+
+    def _check_flags(self):
+        with open(self.directory / "flags.json") as file:
+            before = json.load(file)
+        for name, value in self.flags.items():
+            if name not in FREE and before.get(name, value) != value:
+                raise InputError(f"--resume: the run in {self.directory} has --{name} {before[name]}, not {value}")
+
+    def _write_text(self, name, text):
+        write_whole(self.directory / name, lambda path: path.write_text(text))
+
+    @property
+    def history(self):
+        """The metrics of the epochs so far, a list of dicts."""
+        return self.state["history"] if self.state else []
+
+    def log(self, text):
+        """Say it on the terminal (above any progress bar) and in train.log."""
+        if self.writes:
+            tqdm.write(text)
+            with open(self.directory / "train.log", "a") as file:
+                file.write(text + "\n")
+
+    def save(self, model, items, optimizer, scheduler, metrics):
+        """Keep the state after an epoch, of which `metrics` is a dict of numbers and lists."""
+        history = [*self.history, metrics]
+        self.state = {
+            "format": FORMAT,
+            "model": model.state_dict(),
+            "items": items,
+            "optimizer": optimizer.state_dict(),
+            "scheduler": scheduler.state_dict(),
+            "history": history,
+        }
+        if self.writes:
+            write_whole(self.directory / "checkpoint.pt", lambda path: torch.save(self.state, path))
+            self._write_results()
+
+    def _write_results(self):
+        """Bring model.pth, m_items.pt and metrics.jsonl in line with the checkpoint."""
+        epoch = len(self.history)
+        shape = {name: self.flags[name] for name in SHAPE}
+        model = {"format": FORMAT, "shape": shape, "epoch": epoch, "model": self.state["model"]}
+        items = {"format": FORMAT, "method": shape["method"], "epoch": epoch, "items": self.state["items"]}
+        write_whole(self.directory / "model.pth", lambda path: torch.save(model, path))
+        write_whole(self.directory / "m_items.pt", lambda path: torch.save(items, path))
+        self._write_text("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.history))
+
+
+def _load(path, what):
+    """A dict that this project saved as `what`. Raises InputError when the file is not one."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, UnpicklingError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(f"{path} is not a whole {what} file") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT or what not in content:
+        raise InputError(f"{path} is not a {what} file of this project")
+    return content
+
+
+def load_model(model_path, items_path, given):
+    """A trained network with its items, from files of this project or of the authors' released code, on the CPU.
+
+    given: the flags of SHAPE as the user gave them, None where not; they must agree with the files. A released model
+    does not carry the frame size, which is 256 x 256 unless given. Returns (ConvAE in eval mode, items (M, C), shape
+    dict). Raises InputError when a file is missing, garbage, of another shape, or the two do not belong together.
+    """
+    for path, flag in ((model_path, "--model_dir"), (items_path, "--m_items_dir")):
+        if not path.is_file():
+            raise InputError(f"no file {path}: train first (python Train.py), or name another with {flag}")
+    items = _load_items(items_path)
+    try:
+        file = _load(model_path, "model")
+    except InputError:
+        released = read_model(model_path)  # says what is wrong if it is not that either
+        shape = {
+            "method": released.method,
+            "c": released.channels,
+            "t_length": released.t_length,
+            "h": given["h"] or 256,
+            "w": given["w"] or 256,
+            "msize": len(items["items"]),
+            "fdim": released.feature_dim,
+        }
+        file = {"shape": shape, "model": released.state_dict, "epoch": None}
+    shape = file["shape"]
+    for name in SHAPE:
+        if given[name] not in (None, shape[name]):
+            raise InputError(
+                f"--{name} {given[name]} contradicts {model_path}, which has {shape[name]}: leave the flag out"
+            )
+    if tuple(items["items"].shape) != (shape["msize"], shape["fdim"]):
+        raise InputError(
+            f"{items_path} holds items of shape {tuple(items['items'].shape)}, {model_path} needs "
+            f"({shape['msize']}, {shape['fdim']}): name its own with --m_items_dir"
+        )
+    for name, own in (("method", shape["method"]), ("epoch", file["epoch"])):
+        if items[name] not in (None, own) and own is not None:
+            raise InputError(
+                f"{items_path} is of {name} {items[name]}, {model_path} of {name} {own}: name its own with"
+                " --m_items_dir (a run that was killed while saving is mended by Train.py --resume)"
+            )
+    model = build_model(shape)
+    try:
+        model.load_state_dict(file["model"])
+    except RuntimeError as error:
+        raise InputError(f"the weights in {model_path} do not fit the network it describes: train again") from error
+    return model.eval(), items["items"], shape
+
+
+def _load_items(path):
+    """The dict in m_items.pt; items of the released code, a bare tensor, tell neither method nor epoch."""
+    try:
+        return _load(path, "items")
+    except InputError:
+        return {"items": read_items(path), "method": None, "epoch": None}
