@@ -16,6 +16,7 @@ from data.clips import open_clips, testing_loader
 from data.frames import find_videos, split_directory
 from data.labels import frame_labels
 from exp import flags
+from exp.device import fold_batch_norms, pick_device, place
 from exp.run import SHAPE, load_model, run_directory, write_whole
 from exp.score import score_clips
 from utils import Parser, run_script
@@ -62,6 +63,7 @@ class Evaluation(NamedTuple):
     updated: list  # bool, whether the frame updated the memory
     abnormality: list  # in [0, 1]
     labels: list | None  # 1 = abnormal; None where there are none
+    items: list  # the memory each video began with, (M, C): exp.score.replay scores it again from there
     metrics: dict | None  # auc, eer, average_precision, macro_auc in [0, 1], macro_videos; None without labels
 
 
@@ -72,11 +74,11 @@ def evaluate(
 
     model in eval mode and items (M, C) on one device; clips: data.clips.Clips; th, alpha: γ and λ; labels: {video name:
     0/1 array, one value a frame of the video} or None; loading: settings of data.clips.testing_loader. The first
-    t_length - 1 frames of a video have no score, and their labels are not used. Raises InputError when all labels are of
-    one class.
+    t_length - 1 frames of a video have no score, and their labels are not used. Raises InputError when all labels are
+    of one class.
     """
     loader = testing_loader(clips, batch_size, **loading)
-    scores = score_clips(model, items, loader, clips.lengths, th, memory_update, reset_memory)
+    scores, items_at_start = score_clips(model, items, loader, clips.lengths, th, memory_update, reset_memory)
     by_video = {name: np.split(values, np.cumsum(clips.lengths)[:-1]) for name, values in scores.items()}
     abnormality = [
         1 - utils.normality(p, d, alpha) for p, d in zip(by_video["psnr"], by_video["distance"], strict=True)
@@ -91,6 +93,7 @@ def evaluate(
         **by_video,
         abnormality=abnormality,
         labels=labels,
+        items=items_at_start,
         metrics=None if labels is None else metrics(labels, abnormality),
     )
 
@@ -127,7 +130,7 @@ def write_scores(path, result):
 
 def main():
     args = parse()
-    device = flags.pick_device(args.device, args.gpus)
+    device = pick_device(args.device, args.gpus)
     model_path = args.model_dir or run_directory(args.dataset_type, args.method or "pred", args.exp_dir)
     model_path = model_path / "model.pth" if model_path.is_dir() else model_path
     items_path = args.m_items_dir or model_path.with_name("m_items.pt")
@@ -145,7 +148,7 @@ def main():
     labels = frame_labels(args.dataset_path, args.dataset_type, videos, args.avenue_labels)
     clips = open_clips(videos, "testing", shape["t_length"], size, cache, args.bad_frames)
     result = evaluate(
-        model.to(device),
+        fold_batch_norms(place(model, device, args.precision, args.compile)),
         items.to(device),
         clips,
         th,

@@ -13,6 +13,7 @@ from data import synthetic
 from data.clips import normalise, open_clips, training_loader
 from data.frames import find_videos, split_directory
 from exp import flags
+from exp.device import check_same, gather, join_processes, pick_device, place, rank_zero_first, share_gradients
 from exp.run import Run, build_model, run_directory
 from model import memory
 from utils import InputError, Parser, learning_rate, run_script
@@ -48,36 +49,40 @@ def parse(arguments=None):
     return args
 
 
-def train_epoch(model, items, loader, optimizer, args, device):
-    """One pass over the training clips. Returns the items after it and metrics, losses as means over the epoch."""
+def train_epoch(model, network, items, loader, optimizer, args):
+    """One pass over the training clips. Returns the items after it and metrics, losses as means over the epoch.
+
+    network is the model, or the model wrapped for several processes.
+    """
     model.train()
     total = torch.zeros(4, dtype=torch.float64)  # sums over steps of pixel, compactness, separateness, loss
     unseen = []  # losses since the last look at them
-    wins = torch.zeros(len(items), dtype=torch.int64, device=device)  # queries each item was nearest to
-    bar = tqdm(loader, desc="epoch", unit="batch", leave=False)
+    wins = torch.zeros(len(items), dtype=torch.int64, device=items.device)  # queries each item was nearest to
+    bar = tqdm(loader, desc="epoch", unit="batch", leave=False, disable=loader.sampler.rank > 0)
     for step, clips in enumerate(bar, start=1):
-        frames, target = model.split(normalise(clips.to(device, non_blocking=True)))
-        output = model(frames, items)
+        frames, target = model.split(normalise(clips.to(items.device, non_blocking=True)))
+        output = network(frames, items)
         pixel = F.mse_loss(output.frame, target)
         loss = pixel + args.loss_compact * output.compactness + args.loss_separate * output.separateness
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
-        queries = output.queries.detach().flatten(0, 2)  # (B·h·w, C)
+        queries = gather(output.queries.detach().flatten(0, 2))  # (B·h·w, C), of all processes
         wins += memory.nearest(queries, items).flatten().bincount(minlength=len(items))
         items = memory.update(queries, items)
 
         unseen.append(torch.stack((pixel, output.compactness, output.separateness, loss)).detach())
         if step % CHECK_EVERY == 0 or step == len(loader):
-            losses = torch.stack(unseen).cpu().double()  # (steps, 4)
+            losses = gather(torch.stack(unseen)[None]).mean(dim=0).cpu().double()  # (steps, 4)
             unseen.clear()
+            check_same(items)
             if not losses.isfinite().all():
                 first = int((~losses.isfinite()).any(dim=1).nonzero()[0])
                 raise InputError(f"the loss is not finite at step {step - len(losses) + 1 + first} of {len(loader)}")
             total += losses.sum(dim=0)
             bar.set_postfix(loss=f"{total[3] / step:.5f}", pixel=f"{total[0] / step:.5f}", lr=learning_rate(optimizer))
-    cosines = memory.similarity(items, items)[~torch.eye(len(items), dtype=torch.bool, device=device)]
+    cosines = memory.similarity(items, items).cpu()[~torch.eye(len(items), dtype=torch.bool)]
     return items, {
         **dict(zip(("pixel", "compactness", "separateness", "loss"), (total / len(loader)).tolist(), strict=True)),
         "queries_won": wins.tolist(),
@@ -87,36 +92,42 @@ def train_epoch(model, items, loader, optimizer, args, device):
 
 def main():
     args = parse()
-    device = flags.pick_device(args.device, args.gpus)
-    run = Run(run_directory(args.dataset_type, args.method, args.exp_dir), vars(args), args.resume, args.overwrite)
+    device = pick_device(args.device, args.gpus)
+    rank, processes = join_processes(device)
+    directory = run_directory(args.dataset_type, args.method, args.exp_dir)
+    run = Run(directory, {**vars(args), "processes": processes}, args.resume, args.overwrite, writes=rank == 0)
 
-    if args.dataset_type == "synthetic":
-        synthetic.ensure(args.dataset_path)
     size, cache = (args.h, args.w, args.c), False if args.no_cache else args.cache_dir
-    videos = find_videos(split_directory(args.dataset_path, args.dataset_type, "training"))
-    clips = open_clips(videos, "training", args.t_length, size, cache, args.bad_frames)
-    loader = training_loader(clips, args.batch_size, args.num_workers, args.seed)
+    with rank_zero_first():  # what it makes or decodes, the others find
+        if args.dataset_type == "synthetic":
+            synthetic.ensure(args.dataset_path)
+        videos = find_videos(split_directory(args.dataset_path, args.dataset_type, "training"))
+        clips = open_clips(videos, "training", args.t_length, size, cache, args.bad_frames)
+    loader = training_loader(clips, args.batch_size, args.num_workers, args.seed, rank, processes)
 
     torch.manual_seed(args.seed)
-    model = build_model(vars(args)).to(device)
+    model = place(build_model(vars(args)), device, args.precision, args.compile)
     items = memory.initial_items(args.msize, args.mdim).to(device)  # (M, C)
-    optimizer = torch.optim.Adam(model.parameters(), lr=args.lr)
+    optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, fused=device.type != "mps")
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epochs)
     if run.state:
         model.load_state_dict(run.state["model"])
         optimizer.load_state_dict(run.state["optimizer"])
         scheduler.load_state_dict(run.state["scheduler"])
         items = run.state["items"].to(device)
+    network = share_gradients(model, device)
 
     done = len(run.history)
-    run.log(f"{args.method} on {args.dataset_type}: {len(clips)} clips of {len(clips.videos)} videos, {device}")
-    epochs = tqdm(range(done, args.epochs), initial=done, total=args.epochs, desc="training", unit="epoch")
+    batch = args.batch_size * processes
+    run.log(f"{args.method} on {args.dataset_type}: {len(clips.videos)} videos, {len(clips)} clips, {batch} a step")
+    run.log(f"{processes} x {device}, PyTorch {torch.__version__}, {args.precision}, seed {args.seed}")
+    epochs = tqdm(range(done, args.epochs), "training", initial=done, total=args.epochs, unit="epoch", disable=rank > 0)
     for epoch in epochs:
         loader.sampler.set_epoch(epoch)
         start = time.perf_counter()
         lr = learning_rate(optimizer)
         try:
-            items, metrics = train_epoch(model, items, loader, optimizer, args, device)
+            items, metrics = train_epoch(model, network, items, loader, optimizer, args)
         except InputError as error:
             raise InputError(f"epoch {epoch + 1}: {error}; {run.directory} holds the {epoch} epochs before") from error
         except KeyboardInterrupt:
@@ -125,7 +136,7 @@ def main():
             ) from None
         scheduler.step()
         seconds = time.perf_counter() - start
-        speed = len(loader) * args.batch_size / seconds
+        speed = len(loader) * batch / seconds
         metrics = {"epoch": epoch + 1, **metrics, "lr": lr, "seconds": seconds, "clips_per_second": speed}
         run.save(model, items, optimizer, scheduler, metrics)
         run.log(

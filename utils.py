@@ -9,8 +9,6 @@ import errno
 import sys
 
 import numpy as np
-import torch
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 MAX_PSNR = 100.0  # dB, given to identical frames, whose PSNR is infinite
 
@@ -32,7 +30,7 @@ def psnr(prediction, target):
 
     At most MAX_PSNR, which is what identical frames get.
     """
-    return (-20 * torch.log10(rmse(prediction, target))).clamp(max=MAX_PSNR)
+    return (-20 * rmse(prediction, target).log10()).clamp(max=MAX_PSNR)
 
 
 def regular_score(prediction, target):
@@ -42,10 +40,10 @@ def regular_score(prediction, target):
     Two (..., c, H, W) in [0, 1] -> (...). Identical frames give 0.
     """
     error = (prediction - target).square()
-    weight = -torch.expm1(-error)
+    weight = -(-error).expm1()
     total = weight.sum(dim=(-3, -2, -1))
     score = (weight * error).sum(dim=(-3, -2, -1)) / total
-    return torch.where(total > 0, score, torch.zeros_like(score))
+    return score.where(total > 0, 0)
 
 
 def learning_rate(optimizer):
@@ -76,6 +74,12 @@ def normality(psnrs, distances, alpha):
 # Metrics of a data set; label 1 = abnormal, scores are abnormalities -------------------------------------------------
 
 
+def _sklearn():
+    from sklearn import metrics  # here, as it takes over a second and most commands measure nothing
+
+    return metrics
+
+
 def _both_classes(labels):
     labels = np.asarray(labels)
     if not np.isin(labels, (0, 1)).all():
@@ -88,12 +92,12 @@ def _both_classes(labels):
 
 def auc(labels, abnormality):
     """Area under the ROC of frames, in [0, 1]. Raises InputError when only one class is there."""
-    return float(roc_auc_score(_both_classes(labels), abnormality))
+    return float(_sklearn().roc_auc_score(_both_classes(labels), abnormality))
 
 
 def average_precision(labels, abnormality):
     """Average precision of finding abnormal frames, in [0, 1]. Raises InputError when only one class is there."""
-    return float(average_precision_score(_both_classes(labels), abnormality))
+    return float(_sklearn().average_precision_score(_both_classes(labels), abnormality))
 
 
 def equal_error_rate(labels, abnormality):
@@ -101,7 +105,7 @@ def equal_error_rate(labels, abnormality):
 
     Raises InputError when only one class is there.
     """
-    false_alarms, hits, _ = roc_curve(_both_classes(labels), abnormality, drop_intermediate=False)
+    false_alarms, hits, _ = _sklearn().roc_curve(_both_classes(labels), abnormality, drop_intermediate=False)
     # misses - false alarms falls from 1 to -1 along the curve; the zero between two of its points is interpolated
     return float(np.interp(0, false_alarms + hits - 1, false_alarms))
 

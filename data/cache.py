@@ -4,12 +4,15 @@
 
 The key is a digest of what the frames are (names, sizes, times) and of how they are decoded, so a changed data set gets
 another file. A cache is written under a temporary name and renamed when whole: a kill never leaves half of one.
+In a folder the user names, the file's name starts with the data set's and a digest of its path: several can share it.
 """
 
+import contextlib
 import errno
 import hashlib
 import itertools
 import os
+import secrets
 import shutil
 import sys
 import time
@@ -21,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data.frames import FrameError, decode
+from utils import InputError
 
 VERSION = 1  # of the cache's layout; another version is another key
 DECODED_AT_ONCE = 256  # frames in memory while a cache is written
@@ -67,12 +71,16 @@ def fingerprint(videos, height, width, channels):
     """The key of a cache: a digest of the frames' names, sizes and times and of what decodes them."""
     digest = hashlib.sha256(f"{VERSION} {cv2.__version__} {height}x{width}x{channels}".encode())
     for video in videos:
-        with os.scandir(video.directory) as entries:
-            stats = {entry.name: entry.stat() for entry in entries}
+        entries = {}
+        with contextlib.suppress(FileNotFoundError), os.scandir(video.directory) as found:
+            entries = {entry.name: entry for entry in found}
         for name in video.frames:
-            if name not in stats:
-                raise FrameError(f"frame {video.directory / name} has vanished: start again when the data set is still")
-            digest.update(f"{video.name}/{name} {stats[name].st_size} {stats[name].st_mtime_ns}\n".encode())
+            try:
+                stat = entries[name].stat()
+            except (KeyError, FileNotFoundError) as error:
+                path = video.directory / name
+                raise FrameError(f"no frame {path} (any more): start again when the data set is still") from error
+            digest.update(f"{video.name}/{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -94,13 +102,14 @@ def _build(path, key, videos, height, width, channels):
     needed, free = count * channels * height * width, shutil.disk_usage(path.parent).free
     if needed > 0.95 * free:
         raise OSError(errno.ENOSPC, f"it takes {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free")
-    temporary = path.with_suffix(f".{os.getpid()}.part")  # another process may be at it too: the last one's stays
+    temporary = path.with_suffix(f".{secrets.token_hex(4)}.part")  # others may be at it too: the last one's stays
     try:
-        with open(temporary, "wb") as file:
+        frames = _decode_all(videos, height, width, channels)
+        with open(temporary, "wb") as file, contextlib.closing(frames):  # so that an error ends the progress bar first
             shape = (count, channels, height, width)
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
             # written, not stored into a map: a disk that fills is then an error here and not a dead process
-            for frame in _decode_all(videos, height, width, channels):
+            for frame in frames:
                 file.write(frame)
             file.flush()
             os.fsync(file.fileno())
@@ -111,12 +120,22 @@ def _build(path, key, videos, height, width, channels):
         temporary.unlink(missing_ok=True)
 
 
-def _remove_stale(path, prefix):
-    """Remove earlier caches of the same split and size, and what a build killed an hour ago or more has left."""
-    for other in path.parent.glob(prefix + "*"):
-        left = other.suffix == ".part" and other.stat().st_mtime < time.time() - 3600
-        if left or (other.suffix == ".npy" and other != path):
-            other.unlink(missing_ok=True)
+def _remove(folder, prefix, suffix, age=0, keep=None):
+    """Remove the files of a folder named <prefix>...<suffix> and written `age` seconds ago or more, except `keep`."""
+    for path in folder.iterdir():
+        if path.name.startswith(prefix) and path.suffix == suffix and path != keep:
+            with contextlib.suppress(OSError):  # gone already, or in use on a system that does not remove such files
+                if time.time() - path.stat().st_mtime >= age:
+                    path.unlink()
+
+
+def _open_cache(path, shape):
+    """The frames in a cache file, or None where no file is there that holds frames of this shape."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        frames = CachedFrames(path)
+        if frames.shape == shape:
+            return frames
+    return None
 
 
 def open_frames(videos, split, height, width, channels, cache=None):
@@ -131,29 +150,33 @@ def open_frames(videos, split, height, width, channels, cache=None):
     beside_data = videos[0].directory.parents[2] / ".decoded"
     folder = Path(cache) if cache else beside_data
     prefix = f"{split}-{height}x{width}x{channels}-"
+    if folder != beside_data:  # it may serve other data sets, whose frames may have the same names, sizes and times
+        dataset = beside_data.parent.resolve()
+        prefix = f"{dataset.name}-{hashlib.sha256(str(dataset).encode()).hexdigest()[:8]}-{prefix}"
     key = fingerprint(videos, height, width, channels)
     path = folder / f"{prefix}{key}.npy"
     try:
-        if not path.exists():
+        frames = _open_cache(path, decoded.shape)
+        if frames is None:
             folder.mkdir(parents=True, exist_ok=True)
+            _remove(folder, prefix, ".part", age=3600)  # of killed builds; first, for their space may be needed
             _build(path, key, videos, height, width, channels)
-            if folder == beside_data:  # a folder the user named may serve other data sets
-                _remove_stale(path, prefix)
-        frames = CachedFrames(path)
-        if frames.shape != decoded.shape:
-            raise ValueError(f"shape {frames.shape} instead of {decoded.shape}")
+            _remove(folder, prefix, ".npy", keep=path)  # earlier ones of this split and size
+            frames = CachedFrames(path)
         return frames
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
+    except OSError as error:
         print(
-            f"warning: no cache in {folder} ({why}): frames are decoded each time; --cache_dir may help",
+            f"warning: no cache in {folder} ({error.strerror}): frames are decoded each time; --cache_dir may help",
             file=sys.stderr,
         )
         return decoded
 
 
 def without_bad_videos(videos, height, width, channels):
-    """The videos whose frames can all be decoded; the others are named in a warning (for --bad_frames skip)."""
+    """The videos whose frames can all be decoded; the others are named in a warning (for --bad_frames skip).
+
+    Raises InputError when none is left.
+    """
     good = []
     for video in videos:
         try:
@@ -162,4 +185,6 @@ def without_bad_videos(videos, height, width, channels):
             good.append(video)
         except FrameError as error:
             print(f"warning: video {video.name} is skipped: {error}", file=sys.stderr)
+    if not good:
+        raise InputError(f"every video of {videos[0].directory.parent} has a frame that cannot be decoded")
     return good

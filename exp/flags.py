@@ -1,11 +1,9 @@
-"""What the command lines share: defaults of methods and data sets, types of values, flags of data and device."""
+"""What the command lines share: defaults of methods and data sets, types of values, flags both scripts have."""
 
 import argparse
 import math
-import os
 
-import torch
-
+from exp.device import PRECISIONS
 from utils import InputError
 
 # The values used where a flag is not given. recon's learning rate is the paper's; the released code trains it at 2e-4.
@@ -95,23 +93,10 @@ def add_run_flags(parser):
     run = parser.add_argument_group("run")
     run.add_argument("--exp_dir", default="log", help="name of the run: exp/<dataset_type>/<method>/<exp_dir>")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    run.add_argument("--gpus", nargs="+", type=count, metavar="N", help="the GPUs that are visible, by number")
-
-
-def pick_device(name, gpus=None):
-    """The torch.device that --device and --gpus ask for. Raises InputError when it is not there."""
-    if gpus is not None:
-        if name == "cpu" or name == "mps":
-            raise InputError(f"--gpus goes with CUDA, not with --device {name}")
-        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
-        name = "cuda" if name == "auto" else name
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
-        raise InputError(f"--device {name}: give auto, cpu, cuda, cuda:N or mps")
-    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
-    if int(index or 0) >= there:
-        raise InputError(f"--device {name} is not there ({kind} devices: {there}): --device cpu works everywhere")
-    return torch.device(name)
+    run.add_argument(
+        "--gpus", nargs="+", type=count, metavar="N", help="the GPUs to use, by number; several with torchrun"
+    )
+    run.add_argument(
+        "--precision", choices=PRECISIONS, default="fp32", help="of convolutions; memory is always float32"
+    )
+    run.add_argument("--compile", action="store_true", help="compile the network first: minutes, then faster steps")

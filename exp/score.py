@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.utils.data import Subset
 from tqdm import tqdm
 
-from data.clips import normalise
+from data.clips import normalise, testing_loader
 from model import memory
 from model.convae import Encoded
 from utils import psnr, regular_score
@@ -99,12 +100,22 @@ def score(model, items, batches, lengths, th, memory_update=True, reset_memory=F
 
 
 def score_clips(model, items, loader, lengths, th, memory_update=True, reset_memory=False):
-    """The scores of all clips in order, as a dict of arrays (N,): psnr, distance, regular, updated. See `score`."""
-    kept = {"psnr": [], "distance": [], "regular": [], "updated": []}
-    model.eval()
+    """The scores of all clips in order, see `score`, as arrays (N,), and the items each video began with, (M, C)."""
+    scores = {"psnr": [], "distance": [], "regular": [], "updated": []}
+    starts, begun, done = np.cumsum([0, *lengths[:-1]]), [], 0
     with tqdm(total=sum(lengths), desc="scoring", unit="frame") as bar:
         for scored in score(model, items, loader, lengths, th, memory_update, reset_memory):
-            for name, values in kept.items():
+            for name, values in scores.items():
                 values.append(getattr(scored, name))
-            bar.update(len(scored.psnr))
-    return {name: torch.cat(values).cpu().numpy() for name, values in kept.items()}
+            n = len(scored.psnr)
+            begun += [scored.items[start - done].cpu() for start in starts if done <= start < done + n]
+            done += n
+            bar.update(n)
+    return {name: torch.cat(values).cpu().numpy() for name, values in scores.items()}, begun
+
+
+def replay(model, items, clips, video, th, memory_update=True, batch_size=8):
+    """Score one video of `clips` (its place in clips.videos) again from the items it began with; yields Scored."""
+    first = sum(clips.lengths[:video])
+    one = Subset(clips, range(first, first + clips.lengths[video]))
+    yield from score(model, items, testing_loader(one, batch_size, num_workers=0), [len(one)], th, memory_update)

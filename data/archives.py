@@ -1,0 +1,117 @@
+"""The official archives: where each keeps its videos and ground truth, and how much there should be of them."""
+
+import re
+
+import numpy as np
+from scipy.io import loadmat
+
+from data.labels import built_in_labels
+
+# Where an archive keeps things: what an entry is called there (its group is the video's name) and in which folder.
+# The whole name must match, which leaves out Test001_gt, ._01.avi and other company.
+LAYOUTS = {
+    "ped2": {
+        "training": (r"Train0(\d\d)", "UCSDped2/Train"),
+        "testing": (r"Test0(\d\d)", "UCSDped2/Test"),
+        "truth": (r"(UCSDped2)\.m", "UCSDped2/Test", ""),
+    },
+    "avenue": {
+        "training": (r"(\d\d)\.avi", "training_videos"),
+        "testing": (r"(\d\d)\.avi", "testing_videos"),
+        "truth": (r"(\d+)_label\.mat", "testing_label_mask", "ground_truth_demo/testing_label_mask"),
+    },
+    "shanghai": {
+        "training": (r"(\d\d_\d+)\.avi", "training/videos"),
+        "testing": (r"(\d\d_\d+)", "testing/frames"),
+        "truth": (r"(\d\d_\d+)\.npy", "testing/test_frame_mask"),
+    },
+}
+TRAINING_COUNTS = {"ped2": (16, 2550), "avenue": (16, 15328), "shanghai": (330, 274515)}  # videos, frames
+
+
+def find_entries(source, pattern, *folders):
+    """Entries of an archive: {video name: path}, of the first of the folders that holds any; {} when none does.
+
+    A folder is looked for in source, up to two levels above it (source may be a part of the archive) and three below.
+    """
+    for folder in folders:
+        places = [base / folder for base in (source, source.parent, source.parent.parent)]
+        for depth in (1, 2, 3):
+            places += sorted(source.glob("*/" * depth + folder))
+        for place in places:
+            if place.is_dir() and "__MACOSX" not in place.parts:
+                matches = {path: re.fullmatch(pattern, path.name) for path in sorted(place.iterdir())}
+                if entries := {match[1]: path for path, match in matches.items() if match}:
+                    return entries
+    return {}
+
+
+def official(dataset_type, split):
+    """What a split of an official data set holds: (videos, frames, {name: frames, or None where not known})."""
+    if split == "testing":
+        lengths = {name: len(labels) for name, labels in built_in_labels(dataset_type).items()}
+        return len(lengths), sum(lengths.values()), lengths
+    videos, frames = TRAINING_COUNTS[dataset_type]
+    numbered = dataset_type != "shanghai"  # whose training videos are named by scene, and not listed here
+    return videos, frames, {f"{number:02}": None for number in range(1, videos + 1)} if numbered else {}
+
+
+def compare(split, found, dataset_type):
+    """Differences between {video name: frames} on disk and the official data set, a line each."""
+    videos, frames, lengths = official(dataset_type, split)
+    problems = []
+    if missing := [name for name in lengths if name not in found]:
+        problems.append(f"missing in {split}: {', '.join(missing)}")
+    if lengths and (others := [name for name in found if name not in lengths]):
+        problems.append(f"not of this data set, in {split}: {', '.join(others)}")
+    for name, length in lengths.items():
+        if length and found.get(name, length) != length:
+            problems.append(f"{split} video {name} has {found[name]} frames, officially {length}")
+    if not problems and (len(found), sum(found.values())) != (videos, frames):
+        problems.append(f"{split} does not have its {videos} videos and {frames} frames")
+    return problems
+
+
+def read_truth(dataset_type, name, path):
+    """The ground truth in one file of an archive: {official video name: (frames,) of 0 and 1}."""
+    if dataset_type == "shanghai":
+        return {name: np.load(path, allow_pickle=False)}
+    if dataset_type == "avenue":  # a pixel mask a frame, in files 1_label.mat, 2_label.mat, ...
+        return {name.zfill(2): np.array([mask.any() for mask in loadmat(path)["volLabel"].ravel()])}
+    labels = {video: np.zeros_like(values) for video, values in built_in_labels(dataset_type).items()}
+    # a line a video, `TestVideoFile{end+1}.gt_frame = [61:180];`, frames counted from 1
+    for video, ranges in zip(labels, re.findall(r"gt_frame *= *\[(.*?)\]", path.read_text()), strict=True):
+        for first, last in re.findall(r"(\d+):(\d+)", ranges):
+            labels[video][int(first) - 1 : int(last)] = 1
+    return labels
+
+
+def check_truth(dataset_type, source):
+    """Compare the ground truth in an archive with the built-in labels and print how they agree.
+
+    Avenue's is pixel masks, so the labels made from masks are what it is compared with. Returns lines of what failed.
+    """
+    known = built_in_labels(dataset_type, "masks")
+    shipped, failures = {}, []
+    for name, path in find_entries(source, *LAYOUTS[dataset_type]["truth"]).items():
+        try:
+            shipped |= read_truth(dataset_type, name, path)
+        except Exception as error:  # a broken .mat can raise nearly anything
+            failures.append(f"cannot read ground truth {path}: {error}")
+    agreeing = 0
+    for name, labels in shipped.items():
+        builtin = known.get(name, np.empty(0))
+        frames = min(len(labels), len(builtin))  # masks and video may be a frame apart in length
+        differing = np.count_nonzero(labels[:frames] != builtin[:frames])
+        if differing or len(labels) != len(builtin):
+            lengths = f"{len(labels)} frames in the archive, {len(builtin)} built in"
+            print(f"ground truth of {name}: {differing} frames unlike the built-in labels ({lengths})")
+        else:
+            agreeing += 1
+    if shipped:
+        print(
+            f"ground truth: {agreeing} of the {len(shipped)} videos labelled in the archive agree with what is built in"
+        )
+    else:
+        print("ground truth: none in the archive, so the built-in labels are not compared")
+    return failures

@@ -1,0 +1,234 @@
+"""Labels: every source, subsets and odd names of videos, and what is said when labels do not fit."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data import labels as module
+from data.frames import Video
+from data.labels import BUILT_IN, built_in_labels, frame_labels, intervals, read_intervals, write_intervals
+from utils import InputError
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+def video(name, frames):
+    return Video(name, Path("testing/frames") / name, tuple(f"{i}.jpg" for i in range(frames)))
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    (tmp_path / "shop").mkdir()
+    return tmp_path / "shop"
+
+
+def load(dataset, *videos):
+    return frame_labels(dataset.parent, "shop", list(videos))
+
+
+def rejected(match, function, *arguments, **options):
+    """The message of the InputError that is raised: one line, matching."""
+    with pytest.raises(InputError, match=match) as caught:
+        function(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# built in
+
+
+def test_built_in_labels_have_the_official_sizes():
+    sizes = {name: built_in_labels(name) for name in BUILT_IN}
+    assert {name: (len(v), sum(map(len, v.values()))) for name, v in sizes.items()} == {
+        "ped2": (12, 2010),
+        "avenue": (21, 15324),
+        "shanghai": (107, 40791),
+    }
+    assert intervals(sizes["ped2"]["01"]) == [(60, 179)]
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs the shared facts")
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_built_in_labels_are_the_facts(name):
+    facts = json.loads((SHARED / "facts" / f"{name}_intervals.json").read_text())
+    for family, key in module.FAMILIES.items():
+        labels = built_in_labels(name, family)
+        assert list(labels) == list(facts)
+        for number, fact in facts.items():
+            assert len(labels[number]) == fact["length"]
+            expected = np.zeros(fact["length"])
+            for first, last in fact.get(key, fact["anomalous"]):
+                expected[first : last + 1] = 1
+            assert (labels[number] == expected).all()
+
+
+def test_avenue_families_differ_where_they_should():
+    paper, masks = built_in_labels("avenue"), built_in_labels("avenue", "masks")
+    differing = {name: int((paper[name] != masks[name]).sum()) for name in paper}
+    assert sum(count > 0 for count in differing.values()) == 15 and sum(differing.values()) == 441
+    rejected("no Avenue labels called 'mask'", built_in_labels, "avenue", "mask")
+
+
+def test_family_reaches_frame_labels(tmp_path):
+    videos = [video("08", 36)]
+    assert frame_labels(tmp_path, "avenue", videos)["08"].sum() == 10
+    assert frame_labels(tmp_path, "avenue", videos, "masks")["08"].sum() == 36
+
+
+def test_subset_of_videos_is_labelled_by_name(tmp_path):
+    labels = frame_labels(tmp_path, "ped2", [video("12", 180), video("03", 150)])
+    assert list(labels) == ["12", "03"]
+    assert intervals(labels["12"]) == [(87, 179)] and intervals(labels["03"]) == [(0, 145)]
+    assert labels["12"].dtype == np.uint8
+
+
+def test_unpadded_folder_is_the_official_video(tmp_path):
+    assert intervals(frame_labels(tmp_path, "ped2", [video("1", 180)])["1"]) == [(60, 179)]
+    assert len(frame_labels(tmp_path, "shanghai", [video("1_14", 265)])["1_14"]) == 265
+
+
+def test_two_folders_of_one_official_video(tmp_path):
+    rejected("both test video 01", frame_labels, tmp_path, "ped2", [video("01", 180), video("1", 180)])
+
+
+def test_unknown_video_and_wrong_length(tmp_path):
+    rejected("Test001 is not a test video of ped2", frame_labels, tmp_path, "ped2", [video("Test001", 180)])
+    message = rejected("01 holds 179 frames", frame_labels, tmp_path, "ped2", [video("01", 179)])
+    assert "180" in message
+
+
+# order of the sources
+
+
+def test_order_of_sources(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "HERE", tmp_path / "package")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "shop").mkdir()
+    videos = [video("a", 3)]
+    assert frame_labels(tmp_path, "shop", videos) is None
+    np.save(tmp_path / "package" / "frame_labels_shop.npy", np.array([[0, 0, 1]]))
+    assert frame_labels(tmp_path, "shop", videos)["a"].tolist() == [0, 0, 1]
+    write_intervals(tmp_path / "shop" / "frame_labels.csv", {"a": np.array([0, 1, 0])})
+    assert frame_labels(tmp_path, "shop", videos)["a"].tolist() == [0, 1, 0]
+    np.save(tmp_path / "shop" / "frame_labels.npy", np.array([True, False, False]))
+    assert frame_labels(tmp_path, "shop", videos)["a"].tolist() == [1, 0, 0]
+
+
+def test_own_file_comes_before_built_in(tmp_path):
+    (tmp_path / "ped2").mkdir()
+    np.save(tmp_path / "ped2" / "frame_labels.npy", np.array([0.0, 1.0]))
+    assert frame_labels(tmp_path, "ped2", [video("x", 2)])["x"].tolist() == [0, 1]
+
+
+# one array
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 5)])
+def test_array_is_cut_at_videos(dataset, shape):
+    np.save(dataset / "frame_labels.npy", np.array([0, 1, 1, 0, 1], np.int8).reshape(shape))
+    labels = load(dataset, video("2", 2), video("10", 3))
+    assert {name: values.tolist() for name, values in labels.items()} == {"2": [0, 1], "10": [1, 0, 1]}
+    assert all(values.dtype == np.uint8 for values in labels.values())
+
+
+def test_array_of_other_length_names_the_video(dataset):
+    np.save(dataset / "frame_labels.npy", np.zeros(5))
+    message = rejected("too few", load, dataset, video("a", 5), video("b", 7))
+    assert "5 labels for the 12 frames of 2 test videos" in message and "the length of video b" in message
+    assert "length of" not in rejected("too few", load, dataset, video("a", 3), video("b", 4))
+    rejected("3 too many: is a video missing", load, dataset, video("a", 2))
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        (np.zeros((2, 2)), "shape"),
+        (np.zeros((4, 1)), "shape"),
+        (np.array(1), "shape"),
+        (np.array([0, 1, 2, 0]), "other values"),
+        (np.array([0, 1, np.nan, 0]), "other values"),
+        (np.array([0, -1, 0, 0]), "other values"),
+        (np.array(["0", "1", "0", "1"]), "other values"),
+    ],
+)
+def test_array_of_other_values_or_shape(dataset, values, match):
+    np.save(dataset / "frame_labels.npy", values)
+    rejected(f"frame_labels.npy.*{match}", load, dataset, video("a", 4))
+
+
+def test_broken_array_files(dataset):
+    path = dataset / "frame_labels.npy"
+    np.save(path, np.array([{}, 1, 2, 3], dtype=object), allow_pickle=True)  # a pickle must never be run
+    rejected("cannot read", load, dataset, video("a", 4))
+    np.save(path, np.zeros(4))
+    whole = path.read_bytes()
+    for content in (b"", b"no array", whole[:40], whole[:-8]):
+        path.write_bytes(content)
+        rejected("cannot read", load, dataset, video("a", 4))
+
+
+# csv
+
+
+def read(dataset, text, *videos):
+    (dataset / "frame_labels.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load(dataset, *videos)
+
+
+def test_csv_intervals(dataset):
+    text = "\ufeffvideo,first,last\r\n01,1,2\r\n\r\n01,2,3\r\n1,0,0\r\n"  # as a spreadsheet writes it
+    labels = read(dataset, text, video("01", 5), video("1", 2), video("b", 2))
+    assert {name: values.tolist() for name, values in labels.items()} == {
+        "01": [0, 1, 1, 1, 0],
+        "1": [1, 0],
+        "b": [0, 0],
+    }
+
+
+@pytest.mark.parametrize(
+    ("lines", "match"),
+    [
+        ("first,last\n", "line 1: the header"),
+        ("", "line 1: the header"),
+        ("video,first,last\n01,0,1\n1,0,1\n", "line 3: no test video '1'"),
+        ("video,first,last\n01,0,5\n", "line 2: frame 5 is outside video 01, whose frames are 0 to 4"),
+        ("video,first,last\n01,3,2\n", "line 2: first is 3, after last"),
+        ("video,first,last\n01,-1,2\n", "line 2: first and last must be frame numbers"),
+        ("video,first,last\n01,0,1.5\n", "line 2: first and last must be frame numbers"),
+        ("video,first,last\n01,0\n", "line 2: 2 values"),
+        (b"video,first,last\n\xff\xfe,0,1\n", "cannot read"),
+    ],
+)
+def test_csv_mistakes_name_file_and_line(dataset, lines, match):
+    rejected(f"frame_labels.csv.*{match}|{match}.*frame_labels.csv", read, dataset, lines, video("01", 5))
+
+
+def test_written_intervals_read_back(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = {name: rng.integers(0, 2, 30).astype(np.uint8) for name in ("01", "a,b", "ü")} | {
+        "n": np.zeros(4, np.uint8)
+    }
+    path = tmp_path / "labels.csv"
+    write_intervals(path, labels)
+    again = read_intervals(path, [video(name, len(values)) for name, values in labels.items()])
+    assert again.keys() == labels.keys() and all((again[name] == labels[name]).all() for name in labels)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["labels.csv"]
+
+
+def test_failed_write_keeps_the_old_file(tmp_path):
+    path = tmp_path / "labels.csv"
+    write_intervals(path, {"a": np.array([1, 0])})
+    before = path.read_text()
+    with pytest.raises(ValueError):
+        write_intervals(path, {"a": np.array([0, 1]), "b": "no labels"})
+    assert path.read_text() == before and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "runs"),
+    [([], []), ([0, 0], []), ([1], [(0, 0)]), ([1, 1, 0, 1], [(0, 1), (3, 3)]), ([0, 1, 1], [(1, 2)])],
+)
+def test_intervals(labels, runs):
+    assert intervals(np.array(labels, np.uint8)) == runs
