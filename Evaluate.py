@@ -64,7 +64,7 @@ class Evaluation(NamedTuple):
     abnormality: list  # in [0, 1]
     labels: list | None  # 1 = abnormal; None where there are none
     items: list  # the memory each video began with, (M, C): exp.score.replay scores it again from there
-    metrics: dict | None  # auc, eer, average_precision, macro_auc in [0, 1], macro_videos; None without labels
+    metrics: dict | None  # auc, eer, average_precision, macro_auc in [0, 1], macro_videos; None without both classes
 
 
 def evaluate(
@@ -74,8 +74,7 @@ def evaluate(
 
     model in eval mode and items (M, C) on one device; clips: data.clips.Clips; th, alpha: γ and λ; labels: {video name:
     0/1 array, one value a frame of the video} or None; loading: settings of data.clips.testing_loader. The first
-    t_length - 1 frames of a video have no score, and their labels are not used. Raises InputError when all labels are
-    of one class.
+    t_length - 1 frames of a video have no score, and their labels are not used.
     """
     loader = testing_loader(clips, batch_size, **loading)
     scores, items_at_start = score_clips(model, items, loader, clips.lengths, th, memory_update, reset_memory)
@@ -94,7 +93,7 @@ def evaluate(
         abnormality=abnormality,
         labels=labels,
         items=items_at_start,
-        metrics=None if labels is None else metrics(labels, abnormality),
+        metrics=metrics(labels, abnormality) if labels and np.unique(np.concatenate(labels)).size == 2 else None,
     )
 
 
@@ -162,8 +161,12 @@ def main():
     output.mkdir(parents=True, exist_ok=True)
     write_scores(output / "scores.csv", result)
     print(f"scores of {len(clips)} frames of {len(clips.videos)} videos: {output / 'scores.csv'}")
-    if result.metrics is None:
+    if result.labels is None:
         print(f"no labels for {args.dataset_type}, so no AUC: data/README.md says how to give them")
+        return
+    if result.metrics is None:
+        which = "abnormal" if result.labels[0][0] else "normal"
+        print(f"all {len(clips)} labelled frames are {which}, so no AUC: it compares frames of both classes")
         return
     m = result.metrics
     print(f"AUC: {100 * m['auc']:.4f} %")

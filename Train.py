@@ -117,7 +117,7 @@ def main():
         items = run.state["items"].to(device)
     network = share_gradients(model, device)
 
-    done = len(run.history)
+    done = len(run.history)  # epochs
     batch = args.batch_size * processes
     run.log(f"{args.method} on {args.dataset_type}: {len(clips.videos)} videos, {len(clips)} clips, {batch} a step")
     run.log(f"{processes} x {device}, PyTorch {torch.__version__}, {args.precision}, seed {args.seed}")

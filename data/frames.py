@@ -6,6 +6,7 @@ Videos and frames are in natural order (2 before 10), so names may start anywher
 A decoded frame is uint8 (c, H, W), channels in OpenCV's order (BGR), or one channel of gray.
 """
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -18,7 +19,7 @@ from utils import InputError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 LITTER = ("thumbs.db", "desktop.ini")  # what file managers leave behind; hidden files are passed over too
-END_MARKS = ((b"\xff\xd8", b"\xff\xd9"), (b"\x89PNG", b"IEND"))  # how a whole JPEG or PNG starts and ends
+PNG_END = b"IEND\xae\x42\x60\x82"
 
 
 class FrameError(InputError):
@@ -81,6 +82,23 @@ def find_videos(directory):
     return videos
 
 
+def _is_truncated(content):
+    """Whether the end of a JPEG or PNG, given as bytes, is missing; padding or anything else may follow the end.
+
+    OpenCV 4 fills what is missing with gray and only warns, later ones refuse.
+    """
+    if content.startswith(b"\x89PNG"):
+        return PNG_END not in content
+    if not content.startswith(b"\xff\xd8"):
+        return False
+    # a thumbnail in the header has an end mark of its own, so the segments before the picture (ff da) are passed over
+    place = 2
+    while content[place : place + 1] == b"\xff" and content[place + 1 : place + 2] != b"\xda":
+        filler = content[place + 1 : place + 2] == b"\xff"
+        place += 1 if filler else 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    return content.find(b"\xff\xd9", place) < 0
+
+
 def decode(path, height, width, channels):
     """Read one frame as uint8 (channels, height, width): colour BGR or gray, resized bilinearly as 8-bit.
 
@@ -90,12 +108,10 @@ def decode(path, height, width, channels):
         content = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise FrameError(f"cannot read frame {path}: {error.strerror}") from error
-    # OpenCV fills what is missing of a truncated file with gray and only warns, so the end mark is looked for here
-    start, end = content[:4].tobytes(), content[-64:].tobytes()
-    truncated = any(start.startswith(magic) and mark not in end for magic, mark in END_MARKS)
-    image = None
+    truncated, image = _is_truncated(content.tobytes()), None
     if content.size and not truncated:
-        image = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
+        with contextlib.suppress(cv2.error):  # a header that asks for an absurd size
+            image = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
     if image is None:
         what = "truncated" if truncated else "not a picture"
         raise FrameError(f"cannot decode frame {path}: {what}; extract it again, or skip its video (--bad_frames skip)")

@@ -1,0 +1,521 @@
+"""Train.py and Evaluate.py as a user runs them, on a tiny data set: whole runs, kills and resumes, mistakes."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+import Evaluate
+import Train
+from model import memory
+from utils import run_script
+
+ROOT = Path(__file__).parents[1]
+PED2 = ROOT.parent / "shared" / "dataset" / "ped2"
+TINY = ["--dataset_type", "own", "--h", "16", "--w", "16", "--fdim", "16", "--msize", "4", "--num_workers", "0"]
+
+
+@pytest.fixture(autouse=True)
+def in_its_own_folder(tmp_path, monkeypatch):
+    """Runs go to ./exp, so each test has a working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def dataset(tmp_path, make_videos):
+    """dataset/own: 2 training videos with 12 clips of 5 frames, 2 test videos with labels of both classes."""
+    own = tmp_path / "dataset" / "own"
+    make_videos(own / "training" / "frames", {"1": 10, "2": 10})
+    make_videos(own / "testing" / "frames", {"1": 12, "2": 9})
+    (own / "frame_labels.csv").write_text("video,first,last\n1,6,8\n2,0,5\n")
+    return own
+
+
+def call(script, *arguments):
+    """Run a script's main() in this process as its command line would. Returns the exit status."""
+    sys.argv = [f"{script.__name__}.py", *map(str, arguments)]
+    with pytest.raises(SystemExit) as end:
+        run_script(script.main)
+    return end.value.code or 0
+
+
+def train(*arguments, epochs=1):
+    return call(Train, *TINY, "--epochs", epochs, *arguments)
+
+
+def evaluate(*arguments):
+    return call(Evaluate, "--dataset_type", "own", "--num_workers_test", "0", *arguments)
+
+
+def start(script, *arguments):
+    """The script in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, ROOT / script, *map(str, arguments)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def run_of(method="pred", exp_dir="log"):
+    return Path("exp") / "own" / method / exp_dir
+
+
+def contents(run):
+    """What a run ended with, without what no two runs share."""
+    model = torch.load(run / "model.pth", weights_only=True)
+    items = torch.load(run / "m_items.pt", weights_only=True)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["seconds"], line["clips_per_second"]
+    return model["model"], items["items"], lines
+
+
+def assert_same(run, other):
+    (model, items, lines), (other_model, other_items, other_lines) = contents(run), contents(other)
+    assert lines == other_lines
+    assert torch.equal(items, other_items)
+    assert model.keys() == other_model.keys()
+    assert all(torch.equal(model[name], other_model[name]) for name in model)
+
+
+def one_line(capsys, *words):
+    error = capsys.readouterr().err
+    lines = [line for line in error.replace("\r", "\n").splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, error
+    assert "Traceback" not in error
+    for word in words:
+        assert str(word) in lines[0]
+
+
+# Whole runs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["pred", "recon"])
+def test_train_then_evaluate_as_a_user_does(method, dataset):
+    flags = ("--method", method, "--epochs", "2", "--test_batch_size", "3")
+    process = start("Train.py", *TINY, *flags[:4])
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    run = run_of(method)
+    assert f"{run / 'model.pth'}" in out
+    _, items, lines = contents(run)
+    assert [line["epoch"] for line in lines] == [1, 2]
+    clips = 12 if method == "pred" else 20
+    for line in lines:
+        assert sum(line["queries_won"]) == clips * 4  # each clip has 2 x 2 queries
+        weights = {"pred": 0.1, "recon": 0.01}[method]
+        total = line["pixel"] + weights * line["compactness"] + weights * line["separateness"]
+        assert line["loss"] == pytest.approx(total, rel=1e-5)
+        assert -1 <= line["item_cosines"][0] <= line["item_cosines"][1] <= 1
+    assert lines[1]["lr"] == pytest.approx(lines[0]["lr"] / 2)  # the cosine of two epochs
+    assert items.shape == (4, 16)
+    assert json.loads((run / "flags.json").read_text())["method"] == method
+    assert "epoch 2/2" in (run / "train.log").read_text()
+
+    process = start("Evaluate.py", "--dataset_type", "own", "--method", method)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    with open(run / "scores.csv") as file:
+        rows = list(csv.DictReader(file))
+    unscored = 4 if method == "pred" else 0
+    assert [(row["video"], int(row["frame"])) for row in rows] == [
+        (video, frame) for video, length in (("1", 12), ("2", 9)) for frame in range(unscored, length)
+    ]
+    labels = np.array([int(row["label"]) for row in rows])
+    assert labels.sum() == {"pred": 5, "recon": 9}[method]
+    scores = np.array([float(row["abnormality"]) for row in rows])
+    assert f"AUC: {100 * roc_auc_score(labels, scores):.4f} %" in out
+    assert "macro AUC" in out and "EER" in out and "average precision" in out
+
+
+@pytest.mark.parametrize(
+    "flags", [["--c", "1"], ["--t_length", "3"], ["--msize", "20"], ["--fdim", "24"], ["--h", "24"]]
+)
+def test_every_size_flag_trains_and_evaluates(flags, dataset):
+    assert train(*flags) == 0
+    assert evaluate() == 0
+    name, value = flags
+    assert torch.load(run_of() / "model.pth", weights_only=True)["shape"][name[2:]] == int(value)
+
+
+def test_the_seed_decides_the_run(dataset):
+    for exp_dir, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert train("--exp_dir", exp_dir, "--seed", seed) == 0
+    assert_same(run_of(exp_dir="a"), run_of(exp_dir="b"))
+    assert not torch.equal(contents(run_of(exp_dir="a"))[1], contents(run_of(exp_dir="c"))[1])
+
+
+def test_loss_weights_are_live(dataset):
+    for exp_dir, flags in (
+        ("a", []),
+        ("b", ["--loss_compact", 0]),
+        ("c", ["--loss_separate", 0]),
+        ("d", ["--lr", 1e-3]),
+    ):
+        assert train("--exp_dir", exp_dir, *flags) == 0
+    ends = [contents(run_of(exp_dir=name))[0]["encoder.features.3.weight"] for name in "abcd"]
+    assert all(not torch.equal(ends[0], end) for end in ends[1:])
+
+
+def test_evaluation_flags_are_live(dataset):
+    assert train() == 0
+    scores = {}
+    for name, flags in {
+        "usual": ["--th", 1],
+        "off": ["--th", 1, "--memory_update", "off"],
+        "reset": ["--th", 1, "--reset_memory"],
+        "alpha": ["--th", 1, "--alpha", 1],
+        "chunk": ["--th", 1, "--test_batch_size", 1],
+    }.items():
+        assert evaluate(*flags, "--output_dir", name) == 0
+        with open(Path(name) / "scores.csv") as file:
+            scores[name] = [(float(row["distance"]), float(row["abnormality"])) for row in csv.DictReader(file)]
+    usual = np.array(scores.pop("usual"))
+    np.testing.assert_allclose(np.array(scores.pop("chunk")), usual, rtol=1e-4, atol=1e-5)
+    assert all(not np.allclose(usual, np.array(other), rtol=1e-4) for other in scores.values())
+    assert np.allclose(usual[:8, 0], np.array(scores["reset"])[:8, 0], rtol=1e-4)  # of the first video all the same
+
+
+def test_model_and_items_by_file_or_directory(dataset, capsys):
+    assert train("--exp_dir", "elsewhere") == 0
+    run = run_of(exp_dir="elsewhere")
+    outs = []
+    for flags in (["--exp_dir", "elsewhere"], ["--model_dir", run], ["--model_dir", run / "model.pth"]):
+        capsys.readouterr()
+        assert evaluate(*flags) == 0
+        outs.append(capsys.readouterr().out)
+    shutil.move(run / "m_items.pt", "moved.pt")
+    assert evaluate("--model_dir", run, "--m_items_dir", "moved.pt") == 0
+    outs.append(capsys.readouterr().out)
+    assert len(set(outs)) == 1
+
+
+def test_without_labels_scores_are_still_written(dataset, capsys):
+    assert train() == 0
+    (dataset / "frame_labels.csv").unlink()
+    assert evaluate() == 0
+    assert "AUC:" not in capsys.readouterr().out
+    with open(run_of() / "scores.csv") as file:
+        assert {row["label"] for row in csv.DictReader(file)} == {""}
+
+
+def test_labels_of_one_class_still_give_scores(dataset, capsys):
+    assert train() == 0
+    (dataset / "frame_labels.csv").write_text("video,first,last\n")
+    assert evaluate() == 0
+    assert "all 13 labelled frames are normal" in capsys.readouterr().out
+    assert (run_of() / "scores.csv").exists()
+
+
+def test_cache_and_workers_change_nothing(dataset):
+    assert train("--exp_dir", "a") == 0
+    assert train("--exp_dir", "b", "--no_cache", "--num_workers", 2) == 0
+    assert train("--exp_dir", "c", "--cache_dir", "elsewhere") == 0
+    assert_same(run_of(exp_dir="a"), run_of(exp_dir="b"))
+    assert_same(run_of(exp_dir="a"), run_of(exp_dir="c"))
+    assert list(Path("elsewhere").glob("*.npy"))
+
+
+@pytest.mark.skipif(not PED2.is_dir(), reason="real Ped2 is not here")
+def test_real_video(tmp_path, capsys):
+    for split, names in (("training", ["01"]), ("testing", ["02", "04"])):
+        frames = tmp_path / "dataset" / "ped2" / split / "frames"
+        frames.mkdir(parents=True)
+        for name in names:
+            (frames / name).symlink_to(PED2 / split / "frames" / name)
+    flags = ["--dataset_type", "ped2", "--num_workers", 0]
+    assert call(Train, *flags, "--h", 32, "--w", 32, "--fdim", 32, "--epochs", 1) == 0
+    assert call(Evaluate, "--dataset_type", "ped2", "--num_workers_test", 0) == 0
+    out = capsys.readouterr().out
+    assert "scores of 352 frames of 2 videos" in out
+    assert float(out.split("\nAUC: ")[1].split()[0]) > 60  # chance is 50; one epoch on one video gives about 90
+
+
+# Kills and resumes ----------------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Stands for a process that ends at once: no handler of the scripts catches it."""
+
+
+@pytest.fixture
+def undisturbed(dataset):
+    assert train("--exp_dir", "whole", epochs=3) == 0
+    return run_of(exp_dir="whole")
+
+
+def killed_while_saving(monkeypatch, at):
+    """Train until torch.save is called the at-th time, which writes half a file and is then killed."""
+    save, calls = torch.save, []
+
+    def save_half(thing, path):
+        calls.append(path)
+        save(thing, path)
+        if len(calls) == at:
+            with open(path, "r+b") as file:
+                file.truncate(os.path.getsize(path) // 2)
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(torch, "save", save_half)
+        sys.argv = ["Train.py", *TINY, "--epochs", "3"]
+        run_script(Train.main)
+
+
+# in epoch 1: checkpoint; in epoch 2: checkpoint, model, items (three files an epoch)
+@pytest.mark.parametrize("at", [1, 4, 5, 6])
+def test_resuming_after_a_kill_in_the_middle_of_writing(at, undisturbed, monkeypatch):
+    killed_while_saving(monkeypatch, at)
+    if at > 3:  # whatever happened, the files that are there are whole
+        torch.load(run_of() / "checkpoint.pt", weights_only=True)
+        contents(run_of())
+    assert train("--resume", epochs=3) == 0
+    assert_same(run_of(), undisturbed)
+
+
+def test_resuming_after_kill_9(undisturbed):
+    process = start("Train.py", *TINY, "--epochs", 3)
+    deadline = time.monotonic() + 200
+    while not (run_of() / "metrics.jsonl").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert len(contents(run_of())[2]) < 3
+    assert train("--resume", epochs=3) == 0
+    assert_same(run_of(), undisturbed)
+
+
+def test_model_and_items_of_different_epochs_are_refused(dataset, monkeypatch, capsys):
+    killed_while_saving(monkeypatch, 6)  # model.pth is of epoch 2, m_items.pt of epoch 1
+    assert evaluate() == 2
+    one_line(capsys, "epoch 1", "epoch 2", "--resume")
+
+
+def test_ctrl_c_keeps_what_is_needed_to_resume(undisturbed):
+    process = start("Train.py", *TINY, "--epochs", 3, "--num_workers", 1)
+    while not (run_of() / "metrics.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "--resume" in err.splitlines()[-1]
+    assert train("--resume", epochs=3) == 0
+    assert_same(run_of(), undisturbed)
+
+
+def test_a_run_is_not_overwritten_unless_told(dataset, capsys):
+    assert train() == 0
+    before = contents(run_of())[1]
+    assert train("--seed", 1) == 2
+    one_line(capsys, run_of(), "--overwrite", "--resume")
+    assert torch.equal(contents(run_of())[1], before)
+    assert train("--seed", 1, "--overwrite") == 0
+    assert not torch.equal(contents(run_of())[1], before)
+    assert train("--seed", 1, "--resume") == 0  # finished: nothing to do
+
+
+def test_resuming_with_other_flags_is_refused(dataset, capsys):
+    assert train() == 0
+    assert train("--resume", "--lr", 1) == 2
+    one_line(capsys, "--lr", "0.0002")
+    assert train("--resume", "--exp_dir", "nowhere") == 2
+    one_line(capsys, "no run")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(dataset, monkeypatch, capsys):
+    real, calls = memory.compactness, []
+
+    def breaks(queries, items):
+        calls.append(1)
+        return real(queries, items) * (float("nan") if len(calls) == 5 else 1)  # 3 steps an epoch
+
+    monkeypatch.setattr(memory, "compactness", breaks)
+    assert train(epochs=3) == 2
+    one_line(capsys, "epoch 2", "step 2", "not finite")
+    assert len(contents(run_of())[2]) == 1
+
+
+def test_a_full_disk_keeps_the_last_good_files(dataset, monkeypatch, capsys):
+    save, calls = torch.save, []
+
+    def save_until_full(thing, path):
+        calls.append(path)
+        if len(calls) > 3:
+            Path(path).write_bytes(b"half of it")
+            raise OSError(28, "No space left on device", str(path))
+        save(thing, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", save_until_full)
+        assert train(epochs=2) == 2
+    one_line(capsys, "checkpoint.pt", "No space left", "--resume")
+    assert not list(run_of().glob(".*"))
+    assert evaluate() == 0
+    assert train("--resume", epochs=2) == 0
+
+
+# Mistakes -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--h", "20"], ["--h", "multiple of 8"]),
+        (["--w", "0"], ["--w", "multiple of 8"]),
+        (["--msize", "1"], ["--msize", "2 or more"]),
+        (["--lr", "0"], ["--lr"]),
+        (["--lr", "nan"], ["--lr"]),
+        (["--batch_size", "0"], ["--batch_size"]),
+        (["--batch_size", "13"], ["12 training clips", "--batch_size"]),
+        (["--epochs", "-1"], ["--epochs"]),
+        (["--epochs", "two"], ["--epochs", "two"]),
+        (["--loss_compact", "-1"], ["--loss_compact"]),
+        (["--loss_separate", "inf"], ["--loss_separate"]),
+        (["--t_length", "1"], ["--t_length"]),
+        (["--method", "recon", "--t_length", "5"], ["--t_length"]),
+        (["--t_length", "11"], ["--t_length", "11 frames long"]),
+        (["--method", "other"], ["--method", "pred"]),
+        (["--fdim", "16", "--mdim", "32"], ["--fdim", "--mdim"]),
+        (["--c", "2"], ["--c"]),
+        (["--device", "tpu"], ["--device", "tpu"]),
+        (["--device", "cuda:99"], ["cuda:99", "--device cpu"]),
+        (["--device", "cpu", "--gpus", "0"], ["--gpus"]),
+        (["--dataset_type", "nothing"], ["dataset/nothing", "data/README.md"]),
+        (["--no_such_flag"], ["--no_such_flag"]),
+    ],
+)
+def test_mistakes_in_training_flags(flags, words, dataset, capsys):
+    assert train(*flags) == 2
+    one_line(capsys, *words)
+    assert not run_of().exists() or not list(run_of().glob("*.p*"))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "foreign_name", "empty_video", "no_videos"])
+def test_broken_frames(damage, dataset, capsys):
+    videos = dataset / "training" / "frames"
+    frame = videos / "2" / "004.jpg"
+    if damage == "truncated":
+        frame.write_bytes(frame.read_bytes()[:-100])
+    elif damage == "foreign":
+        frame.write_text("not a picture")
+    elif damage == "foreign_name":
+        frame = frame.rename(videos / "2" / "notes.txt")
+    elif damage == "empty_video":
+        frame = videos / "3"
+        frame.mkdir()
+    else:
+        shutil.rmtree(videos)
+        videos.mkdir()
+        frame = videos
+    assert train() == 2
+    one_line(capsys, frame)
+
+
+def test_a_broken_frame_met_by_a_worker_is_one_line_too(dataset, capsys):
+    frame = dataset / "training" / "frames" / "2" / "004.jpg"
+    frame.write_bytes(frame.read_bytes()[:-100])
+    assert train("--no_cache", "--num_workers", 1) == 2
+    one_line(capsys, frame, "truncated")
+
+
+@pytest.mark.parametrize("cache", [[], ["--no_cache"]])
+def test_a_video_with_a_broken_frame_can_be_skipped(cache, dataset, capsys):
+    frame = dataset / "training" / "frames" / "2" / "004.jpg"
+    frame.write_text("not a picture")
+    assert train("--bad_frames", "skip", *cache) == 0
+    assert "video 2 is skipped" in capsys.readouterr().err
+    assert sum(contents(run_of())[2][0]["queries_won"]) == 4 * 4  # one step of 4 clips is left
+
+
+def test_labels_that_do_not_fit(dataset, capsys):
+    assert train() == 0
+    (dataset / "frame_labels.csv").unlink()
+    np.save(dataset / "frame_labels.npy", np.zeros(20))
+    assert evaluate() == 2
+    one_line(capsys, "20", "21", "frame_labels.npy")
+
+
+def damaged(run, damage):
+    model, items = run / "model.pth", run / "m_items.pt"
+    content = torch.load(model, weights_only=True)
+    if damage == "no model":
+        model.unlink()
+        return model
+    if damage == "no items":
+        items.unlink()
+    elif damage == "garbage model":
+        model.write_bytes(b"garbage")
+        return model
+    elif damage == "garbage items":
+        items.write_bytes(b"garbage")
+    elif damage == "truncated model":
+        model.write_bytes(model.read_bytes()[:-1000])
+        return model
+    elif damage == "items of another shape":
+        torch.save(torch.rand(7, 16), items)
+    elif damage == "weights missing":
+        content["model"].popitem()
+        torch.save(content, model)
+        return model
+    elif damage == "not a model":
+        shutil.copy(run / "checkpoint.pt", model)
+        return model
+    return items
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "no model",
+        "no items",
+        "garbage model",
+        "garbage items",
+        "truncated model",
+        "items of another shape",
+        "weights missing",
+        "not a model",
+    ],
+)
+def test_broken_model_files(damage, dataset, capsys):
+    assert train() == 0
+    assert evaluate("--output_dir", "before") == 0
+    path = damaged(run_of(), damage)
+    capsys.readouterr()
+    assert evaluate() == 2
+    one_line(capsys, path)
+    assert not (run_of() / "scores.csv").exists()
+
+
+def test_items_of_the_other_method_are_refused(dataset, capsys):
+    assert train() == 0
+    assert train("--method", "recon") == 0
+    assert evaluate("--m_items_dir", run_of("recon") / "m_items.pt") == 2
+    one_line(capsys, "recon", "pred")
+
+
+@pytest.mark.parametrize(
+    "flags", [["--method", "recon"], ["--t_length", 3], ["--h", 32], ["--c", 1], ["--msize", 10], ["--fdim", 512]]
+)
+def test_a_flag_that_contradicts_the_model_is_refused(flags, dataset, capsys):
+    assert train() == 0
+    assert evaluate("--model_dir", run_of(), *flags) == 2
+    one_line(capsys, flags[0], "contradicts")
+
+
+@pytest.mark.parametrize(
+    "flags", [["--alpha", "1.5"], ["--th", "-1"], ["--test_batch_size", "0"], ["--model_dir", "no"]]
+)
+def test_mistakes_in_evaluation_flags(flags, dataset, capsys):
+    assert evaluate(*flags) == 2
+    one_line(capsys, flags[1])
