@@ -120,6 +120,7 @@ def main():
     done = len(run.history)  # epochs
     batch = args.batch_size * processes
     run.log(f"{args.method} on {args.dataset_type}: {len(clips.videos)} videos, {len(clips)} clips, {batch} a step")
+    run.started(device)
     run.log(f"{processes} x {device}, PyTorch {torch.__version__}, {args.precision}, seed {args.seed}")
     epochs = tqdm(range(done, args.epochs), "training", initial=done, total=args.epochs, unit="epoch", disable=rank > 0)
     for epoch in epochs:

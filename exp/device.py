@@ -59,7 +59,7 @@ def place(model, device, precision, compiled=False):
 
 
 def fold_batch_norms(model):
-    """A copy of a network in eval mode with each batch norm folded into the convolution before it: the same function."""
+    """A copy of a network in eval mode with each batch norm folded into the convolution before it: the same values."""
     model = copy.deepcopy(model)
     for module in model.modules():
         if isinstance(module, nn.Sequential):

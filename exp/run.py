@@ -2,6 +2,7 @@
 
     exp/<dataset_type>/<method>/<exp_dir>/
         flags.json      what the run was started with
+        starts.jsonl    one line each time it was started or resumed: epoch, commit, PyTorch, device
         train.log       what it said
         metrics.jsonl   one JSON line an epoch
         model.pth       the network after the last finished epoch, with all that Evaluate.py must know of it
@@ -14,6 +15,7 @@ resuming brings the others in line with the checkpoint. All load with torch.load
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import torch
@@ -26,7 +28,7 @@ from utils import InputError
 FORMAT = 1  # of the files below
 SHAPE = ("method", "c", "t_length", "h", "w", "msize", "fdim")  # the flags that a model file carries
 FREE = ("dataset_path", "cache_dir", "no_cache", "num_workers", "device", "gpus", "resume", "overwrite")  # on resuming
-FILES = ("flags.json", "train.log", "metrics.jsonl", "model.pth", "m_items.pt", "checkpoint.pt")
+FILES = ("flags.json", "starts.jsonl", "train.log", "metrics.jsonl", "model.pth", "m_items.pt", "checkpoint.pt")
 
 
 def run_directory(dataset_type, method, exp_dir):
@@ -48,6 +50,17 @@ def write_whole(path, write):
         temporary.unlink(missing_ok=True)
         why = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise InputError(f"cannot write {path} ({why}): the last good files stay; mend that and --resume") from error
+
+
+def environment(device):
+    """What a result depends on besides its flags: the commit ("+": files differ from it), PyTorch, the device."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git, or no repository
+        commit = None
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} cores"
+    return {"commit": commit, "torch": torch.__version__, "device": f"{device.type}, {name}"}
 
 
 def build_model(shape):
@@ -99,6 +112,13 @@ class Run:
             tqdm.write(text)
             with open(self.directory / "train.log", "a") as file:
                 file.write(text + "\n")
+
+    def started(self, device):
+        """Keep a line on what trains from here on."""
+        if self.writes:
+            line = {"epoch": len(self.history) + 1, **environment(device)}
+            with open(self.directory / "starts.jsonl", "a") as file:
+                file.write(json.dumps(line) + "\n")
 
     def save(self, model, items, optimizer, scheduler, metrics):
         """Keep the state after an epoch, of which `metrics` is a dict of numbers and lists."""
