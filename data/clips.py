@@ -1,5 +1,6 @@
 """Clips: t_length consecutive frames of one video stacked along channels, 8-bit until on the device that computes."""
 
+import copy
 import signal
 import sys
 
@@ -48,6 +49,14 @@ class Clips(Dataset):
         first = int(self.first[index])
         clip = self.frames[first : first + self.t_length]  # (T, c, H, W)
         return torch.from_numpy(np.array(clip).reshape(-1, *clip.shape[2:]))
+
+    def select(self, places):
+        """The clips of some of the videos, given by their places in `videos`; the frames are the same array."""
+        some, firsts = copy.copy(self), np.split(self.first, np.cumsum(self.lengths)[:-1])
+        some.videos = [self.videos[place] for place in places]
+        some.lengths = [self.lengths[place] for place in places]
+        some.first = np.concatenate([firsts[place] for place in places])
+        return some
 
 
 def open_clips(videos, split, t_length, size, cache=None, bad_frames="fail"):

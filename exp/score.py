@@ -55,12 +55,13 @@ def _roll(items, trained, queries, starts, update):
 
 
 @torch.inference_mode()
-def score(model, items, batches, lengths, th, memory_update=True, reset_memory=False):
+def score(model, items, batches, lengths, th, memory_update=True, reset_memory=False, quality=psnr):
     """Score the clips of `batches` in order; yields Scored, a few frames at a time, n in all.
 
     model in eval mode and items (M, C) on one device; batches: uint8 (B, t_length·c, H, W), of which `lengths[v]` clips
     belong to video v; th: γ, a frame whose regular score is below it updates the memory, unless memory_update is False.
-    reset_memory starts each video from the given items; otherwise they carry on from video to video.
+    reset_memory starts each video from the given items; otherwise they carry on from video to video. quality: what gives
+    P, a function of the predicted frames and their targets.
     """
     trained, last = items, False
     resets = set(np.cumsum([0, *lengths]).tolist()) if reset_memory else set()
@@ -91,7 +92,7 @@ def score(model, items, batches, lengths, th, memory_update=True, reset_memory=F
                 target=target[some][:n],
                 queries=part.queries[:n],
                 items=before[:n],
-                psnr=psnr(predicted[:n], target[some][:n]),
+                psnr=quality(predicted[:n], target[some][:n]),
                 distance=memory.compactness(queries[:n], before[:n]),
                 regular=regular[:n],
                 updated=decisions[:n],
@@ -99,12 +100,12 @@ def score(model, items, batches, lengths, th, memory_update=True, reset_memory=F
             items, first, done = after, first + n, done + n
 
 
-def score_clips(model, items, loader, lengths, th, memory_update=True, reset_memory=False):
+def score_clips(model, items, loader, lengths, th, memory_update=True, reset_memory=False, quality=psnr):
     """The scores of all clips in order, see `score`, as arrays (N,), and the items each video began with, (M, C)."""
     scores = {"psnr": [], "distance": [], "regular": [], "updated": []}
     starts, begun, done = np.cumsum([0, *lengths[:-1]]), [], 0
     with tqdm(total=sum(lengths), desc="scoring", unit="frame") as bar:
-        for scored in score(model, items, loader, lengths, th, memory_update, reset_memory):
+        for scored in score(model, items, loader, lengths, th, memory_update, reset_memory, quality):
             for name, values in scores.items():
                 values.append(getattr(scored, name))
             n = len(scored.psnr)
