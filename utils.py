@@ -16,6 +16,11 @@ MAX_PSNR = 100.0  # dB, given to identical frames, whose PSNR is infinite
 class InputError(Exception):
     """Something the user gave is wrong. The message is one line: what, where, what to do. Scripts print it and exit."""
 
+    def __str__(self):
+        # raised again from a data loader's worker, it has the worker's traceback before the message, the last line
+        name = f"{type(self).__module__}.{type(self).__qualname__}: "
+        return super().__str__().strip().rpartition("\n")[2].removeprefix(name)
+
 
 # Errors of a frame ---------------------------------------------------------------------------------------------------
 
@@ -31,6 +36,17 @@ def psnr(prediction, target):
     At most MAX_PSNR, which is what identical frames get.
     """
     return (-20 * rmse(prediction, target).log10()).clamp(max=MAX_PSNR)
+
+
+def psnr_of_worst_patch(prediction, target, patch):
+    """The lowest PSNR in dB of the squares of patch x patch pixels in each frame: two (..., c, H, W) in [0, 1] -> (...).
+
+    Squares at every position count (stride 1), whole ones only. Beyond the paper: a frame's mean hides a small anomaly.
+    """
+    error = (prediction - target).square().mean(dim=-3)  # (..., H, W)
+    rows = error.unfold(-2, patch, 1).mean(dim=-1)  # (..., H - patch + 1, W)
+    worst = rows.unfold(-1, patch, 1).mean(dim=-1).amax(dim=(-2, -1))
+    return (-10 * worst.log10()).clamp(max=MAX_PSNR)
 
 
 def regular_score(prediction, target):
@@ -69,6 +85,27 @@ def normality(psnrs, distances, alpha):
     Higher is more normal; the paper's abnormality S (Sec. 3.3) is 1 - normality.
     """
     return alpha * min_max(psnrs) + (1 - alpha) * (1 - min_max(distances))
+
+
+def smooth(values, sigma, causal=False):
+    """The scores of ONE video, (N,), averaged over time with a Gaussian of sigma frames, cut off at 4 sigma: (N,).
+
+    causal: only frames up to the one that is smoothed count, half of the Gaussian. At the ends the weights of the
+    frames that exist are scaled to sum to 1, so a constant stays what it is. Beyond the paper.
+    """
+    values, reach = np.asarray(values, dtype=np.float64), smoothing_reach(sigma)
+    past = np.arange(-reach, reach + 1)  # how many frames ago, negative: in the future
+    weights = np.exp(-0.5 * (past / sigma) ** 2) * (past >= 0 if causal else 1)
+
+    def weighted(series):
+        return np.convolve(series, weights)[reach : reach + len(series)]
+
+    return weighted(values) / weighted(np.ones_like(values))
+
+
+def smoothing_reach(sigma):
+    """How many frames away from a frame `smooth` looks."""
+    return int(4 * sigma + 0.5)
 
 
 # Metrics of a data set; label 1 = abnormal, scores are abnormalities -------------------------------------------------
@@ -137,8 +174,7 @@ def run_script(main):
     try:
         sys.exit(main())
     except InputError as error:
-        # a data loader's worker puts its traceback before the message, which is the last line
-        message = str(error).strip().splitlines()[-1].removeprefix("utils.InputError: ")
+        message = str(error)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise

@@ -8,6 +8,8 @@
         model.pth       the network after the last finished epoch, with all that Evaluate.py must know of it
         m_items.pt      its memory items
         checkpoint.pt   the same with optimiser and scheduler, to resume from
+        calibration.pt  scores of normal clips under them, which thresholds come from (exp/calibration.py)
+        figures/        training.png, and what Evaluate.py draws beside its scores.csv and evaluation.json
 
 Every file is written under a temporary name and renamed, checkpoint first: a kill at any moment leaves whole files, and
 resuming brings the others in line with the checkpoint. All load with torch.load(weights_only=True).
@@ -15,6 +17,7 @@ resuming brings the others in line with the checkpoint. All load with torch.load
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -27,8 +30,25 @@ from utils import InputError
 
 FORMAT = 1  # of the files below
 SHAPE = ("method", "c", "t_length", "h", "w", "msize", "fdim")  # the flags that a model file carries
-FREE = ("dataset_path", "cache_dir", "no_cache", "num_workers", "device", "gpus", "resume", "overwrite")  # on resuming
+FREE = (  # flags that may differ when a run is resumed
+    "dataset_path",
+    "cache_dir",
+    "no_cache",
+    "num_workers",
+    "device",
+    "gpus",
+    "no_figures",
+    "resume",
+    "overwrite",
+)
+CONTENTS = {  # what each kind of file holds besides its format
+    "checkpoint": ("model", "items", "optimizer", "scheduler", "history"),
+    "model": ("model", "shape", "epoch"),
+    "items": ("items", "method", "epoch"),
+    "calibration": ("items", "lengths", "psnr", "distance", "regular", "th", "psnr_region", "held_out"),
+}
 FILES = ("flags.json", "starts.jsonl", "train.log", "metrics.jsonl", "model.pth", "m_items.pt", "checkpoint.pt")
+RESULTS = ("calibration.pt", "scores.csv", "evaluation.json", "alarms.csv", "figures", "videos")  # made with those
 
 
 def run_directory(dataset_type, method, exp_dir):
@@ -79,12 +99,12 @@ class Run:
             if not (self.directory / "flags.json").is_file():
                 raise InputError(f"--resume: no run in {self.directory}; without --resume a new one starts")
             self._check_flags()
-            self.state = _load(checkpoint, "optimizer") if checkpoint.is_file() else None  # None: killed in epoch 1
+            self.state = load_file(checkpoint, "checkpoint") if checkpoint.is_file() else None  # killed in epoch 1
         elif not overwrite and checkpoint.is_file():
             raise InputError(f"{self.directory} holds a run: --resume goes on with it, --overwrite discards it")
         elif writes:
-            for name in FILES:
-                (self.directory / name).unlink(missing_ok=True)
+            for path in (self.directory / name for name in (*FILES, *RESULTS)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         if writes:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._write_text("flags.json", json.dumps(flags, indent=2) + "\n")
@@ -146,13 +166,13 @@ class Run:
         self._write_text("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.history))
 
 
-def _load(path, what):
-    """A dict that this project saved as `what`. Raises InputError when the file is not one."""
+def load_file(path, what):
+    """A dict that this project saved as `what`, a key of CONTENTS. Raises InputError when the file is not one."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise nearly anything
         raise InputError(f"{path} is not a whole {what} file") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT or what not in content:
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not content.keys() >= set(CONTENTS[what]):
         raise InputError(f"{path} is not a {what} file of this project")
     return content
 
@@ -169,7 +189,7 @@ def load_model(model_path, items_path, given):
             raise InputError(f"no file {path}: train first (python Train.py), or name another with {flag}")
     items = _load_items(items_path)
     try:
-        file = _load(model_path, "model")
+        file = load_file(model_path, "model")
     except InputError:
         released = read_model(model_path)  # says what is wrong if it is not that either
         shape = {
@@ -210,6 +230,6 @@ def load_model(model_path, items_path, given):
 def _load_items(path):
     """The dict in m_items.pt; items of the released code, a bare tensor, tell neither method nor epoch."""
     try:
-        return _load(path, "items")
+        return load_file(path, "items")
     except InputError:
         return {"items": read_items(path), "method": None, "epoch": None}

@@ -1,5 +1,6 @@
 """Small trees of frames on disk, for the tests that read them."""
 
+import os
 import zlib
 
 import cv2
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 
 from data.frames import find_videos
+
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read once, when FFmpeg is used first: not in each test's order
 
 
 def textured(video, index, size):
