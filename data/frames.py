@@ -60,23 +60,34 @@ def _visible(directory):
     return sorted((e for e in os.scandir(directory) if not e.name.startswith(".")), key=lambda e: natural_key(e.name))
 
 
+def scan(directory):
+    """Each video under a folder of videos in natural order, and what is wrong with it, or None: (Video, str | None)."""
+    for folder in _visible(directory):
+        if not folder.is_dir():
+            continue
+        names = [entry.name for entry in _visible(folder) if entry.name.lower() not in LITTER]
+        foreign = [name for name in names if not name.lower().endswith(EXTENSIONS)]
+        frames = tuple(name for name in names if name.lower().endswith(EXTENSIONS)) if foreign else tuple(names)
+        problem = None
+        if foreign:
+            others = f" (and {len(foreign) - 1} more there)" if len(foreign) > 1 else ""
+            kinds = " ".join(EXTENSIONS)
+            problem = f"not a frame: {Path(folder.path) / foreign[0]}{others}; remove it, a video holds only {kinds}"
+        elif not frames:
+            problem = f"no frames in {folder.path}: remove the folder or extract the video again"
+        yield Video(folder.name, Path(folder.path), frames), problem
+
+
 def find_videos(directory):
     """All videos under a folder of videos, in natural order. Opens no frame; 100,000 frames take about a second.
 
     Raises InputError: no videos, a video without frames, or a file among the frames that is not a picture.
     """
     videos = []
-    for folder in _visible(directory):
-        if not folder.is_dir():
-            continue
-        names = [entry.name for entry in _visible(folder) if entry.name.lower() not in LITTER]
-        for name in names:
-            if not name.lower().endswith(EXTENSIONS):
-                kinds = " ".join(EXTENSIONS)
-                raise InputError(f"not a frame: {Path(folder.path) / name}; remove it, a video holds only {kinds}")
-        if not names:
-            raise InputError(f"no frames in {folder.path}: remove the folder or extract the video again")
-        videos.append(Video(folder.name, Path(folder.path), tuple(names)))
+    for video, problem in scan(directory):
+        if problem:
+            raise InputError(problem)
+        videos.append(video)
     if not videos:
         raise InputError(f"no videos in {directory}: each video is a folder of frames there")
     return videos
@@ -99,8 +110,8 @@ def _is_truncated(content):
     return content.find(b"\xff\xd9", place) < 0
 
 
-def decode(path, height, width, channels):
-    """Read one frame as uint8 (channels, height, width): colour BGR or gray, resized bilinearly as 8-bit.
+def read_picture(path, channels=3):
+    """One frame as it is on disk, uint8 (h, w, 3) BGR, or (h, w) gray for one channel.
 
     Raises FrameError when the file is not there, truncated, or no picture.
     """
@@ -115,7 +126,15 @@ def decode(path, height, width, channels):
     if image is None:
         what = "truncated" if truncated else "not a picture"
         raise FrameError(f"cannot decode frame {path}: {what}; extract it again, or skip its video (--bad_frames skip)")
-    return to_planes(image, height, width)
+    return image
+
+
+def decode(path, height, width, channels):
+    """Read one frame as uint8 (channels, height, width): colour BGR or gray, resized bilinearly as 8-bit.
+
+    Raises FrameError as read_picture does.
+    """
+    return to_planes(read_picture(path, channels), height, width)
 
 
 def to_planes(image, height, width):

@@ -27,22 +27,42 @@ FAMILIES = {"paper": "anomalous", "masks": "anomalous_from_pixel_masks"}
 HEADER = ["video", "first", "last"]
 
 
+class LabelsError(InputError):
+    """Labels that do not fit the videos. `problems` has a line for each; the message is the first of them."""
+
+    def __init__(self, problems):
+        others = f" (and {len(problems) - 1} more, which python -m data.check lists)" if len(problems) > 1 else ""
+        super().__init__(f"{problems[0]}{others}")
+        self.problems = problems
+
+
+def label_source(dataset_path, dataset_type):
+    """The file the labels of a data set come from, or None where there are none."""
+    dataset = Path(dataset_path) / dataset_type
+    built_in = [HERE / "frame_labels" / f"{dataset_type}.json"] if dataset_type in BUILT_IN else []
+    places = (
+        dataset / "frame_labels.npy",
+        dataset / "frame_labels.csv",
+        *built_in,
+        HERE / f"frame_labels_{dataset_type}.npy",
+    )
+    return next((path for path in places if path.exists()), None)
+
+
 def frame_labels(dataset_path, dataset_type, videos, avenue_labels="paper"):
     """Labels of the test videos (a list of data.frames.Video): {video name: uint8 (frames,)}, None if there are none.
 
     avenue_labels: "paper" or "masks", the family used where the built-in Avenue labels are.
     Raises InputError when the labels do not fit the videos on disk or their file is broken.
     """
-    dataset = Path(dataset_path) / dataset_type
-    if (path := dataset / "frame_labels.npy").exists():
+    path = label_source(dataset_path, dataset_type)
+    if path is None:
+        return None
+    if path.suffix == ".npy":
         return _read_array(path, videos)
-    if (path := dataset / "frame_labels.csv").exists():
+    if path.suffix == ".csv":
         return read_intervals(path, videos)
-    if dataset_type in BUILT_IN:
-        return _pick(built_in_labels(dataset_type, avenue_labels), dataset_type, videos)
-    if (path := HERE / f"frame_labels_{dataset_type}.npy").exists():
-        return _read_array(path, videos)
-    return None
+    return _pick(built_in_labels(dataset_type, avenue_labels), dataset_type, videos)
 
 
 def built_in_labels(dataset_type, avenue_labels="paper"):
@@ -62,24 +82,27 @@ def built_in_labels(dataset_type, avenue_labels="paper"):
 def _pick(known, dataset_type, videos):
     """The built-in labels of the videos on disk, which may be only some, or unpadded (folder 1 for video 01)."""
     by_number = {_number(name): name for name in known}
-    picked, taken = {}, {}
+    picked, taken, problems = {}, {}, []
     for video in videos:
         official = by_number.get(_number(video.name))
         if official is None:
             names = list(known)
-            raise InputError(
+            problems.append(
                 f"{video.directory} is not a test video of {dataset_type}, which are {names[0]} to {names[-1]}: rename "
                 "or remove it, or give your own frame_labels.csv (data/README.md)"
             )
-        if official in taken:
-            raise InputError(f"{taken[official]} and {video.directory} are both test video {official}: remove one")
-        taken[official] = video.directory
-        if len(video.frames) != len(known[official]):
-            raise InputError(
+        elif official in taken:
+            problems.append(f"{taken[official]} and {video.directory} are both test video {official}: remove one")
+        elif len(video.frames) != len(known[official]):
+            problems.append(
                 f"{video.directory} holds {len(video.frames)} frames, but test video {official} of {dataset_type} has "
                 f"{len(known[official])}: extract it again (python -m data.prepare)"
             )
-        picked[video.name] = known[official]
+        else:
+            picked[video.name] = known[official]
+        taken.setdefault(official, video.directory)
+    if problems:
+        raise LabelsError(problems)
     return picked
 
 
@@ -125,38 +148,43 @@ def read_intervals(path, videos):
     exactly as its folder; frames are counted from 0, both ends included. A video without a line is normal.
     Raises InputError with file and line number.
     """
-    labels = {video.name: np.zeros(len(video.frames), np.uint8) for video in videos}
+    labels, problems = {video.name: np.zeros(len(video.frames), np.uint8) for video in videos}, []
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets write a byte order mark
             reader = csv.reader(file)
             if next(reader, None) != HEADER:
                 raise InputError(f"{path}, line 1: the header must be {','.join(HEADER)}")
             for row in reader:
-                if row:
-                    name, first, last = _interval(row, labels, f"{path}, line {reader.line_num}")
+                if not row:
+                    continue
+                try:
+                    name, first, last = _interval(row, labels)
                     labels[name][first : last + 1] = 1
+                except InputError as error:
+                    problems.append(f"{path}, line {reader.line_num}: {error}")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"cannot read {path}: {error}; it must be a UTF-8 csv with the lines video,first,last"
         ) from error
+    if problems:
+        raise LabelsError(problems)
     return labels
 
 
-def _interval(row, labels, where):
+def _interval(row, labels):
+    """A line of the csv as (video, first, last). Raises InputError when it is none for these labels."""
     if len(row) != len(HEADER):
-        raise InputError(f"{where}: {len(row)} values, but a line is {','.join(HEADER)}")
+        raise InputError(f"{len(row)} values, but a line is {','.join(HEADER)}")
     name = row[0]
     if name not in labels:
-        raise InputError(f"{where}: no test video {name!r} on disk; names are those of the folders, 01 is not 1")
+        raise InputError(f"no test video {name!r} on disk; names are those of the folders, 01 is not 1")
     if not all(value.strip().isdecimal() for value in row[1:]):
-        raise InputError(f"{where}: first and last must be frame numbers from 0, not {row[1]!r} and {row[2]!r}")
+        raise InputError(f"first and last must be frame numbers from 0, not {row[1]!r} and {row[2]!r}")
     first, last = int(row[1]), int(row[2])
     if first > last:
-        raise InputError(f"{where}: first is {first}, after last, {last}; swap them")
+        raise InputError(f"first is {first}, after last, {last}; swap them")
     if last >= len(labels[name]):
-        raise InputError(
-            f"{where}: frame {last} is outside video {name}, whose frames are 0 to {len(labels[name]) - 1}"
-        )
+        raise InputError(f"frame {last} is outside video {name}, whose frames are 0 to {len(labels[name]) - 1}")
     return name, first, last
 
 

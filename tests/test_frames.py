@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import textured
 
-from data.frames import EXTENSIONS, FrameError, decode, find_videos, natural_key, split_directory
+from data.frames import EXTENSIONS, FrameError, decode, find_videos, natural_key, scan, split_directory
 from utils import InputError
 
 SIZE = (30, 40)  # of the pictures in the files
@@ -101,6 +101,18 @@ def test_a_foreign_file_among_frames_is_named(tmp_path, foreign):
     with pytest.raises(InputError) as caught:
         find_videos(tmp_path)
     assert str(tmp_path / "01" / foreign) in str(caught.value)
+    (tmp_path / "01" / "zzz.txt").touch()
+    with pytest.raises(InputError, match=r"01.* \(and 1 more there\); remove it"):
+        find_videos(tmp_path)
+
+
+def test_scanning_goes_on_after_a_problem(tmp_path):
+    folder_of(tmp_path / "01", "1.jpg", "notes.txt", "2.jpg")
+    folder_of(tmp_path / "02")
+    folder_of(tmp_path / "03", "1.jpg")
+    scanned = {video.name: (video.frames, problem and problem.split(":")[0]) for video, problem in scan(tmp_path)}
+    nothing = f"no frames in {tmp_path / '02'}"
+    assert scanned == {"01": (("1.jpg", "2.jpg"), "not a frame"), "02": ((), nothing), "03": (("1.jpg",), None)}
 
 
 @pytest.mark.parametrize("names", [[], ["Thumbs.db"], [".1.jpg"]])

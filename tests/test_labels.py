@@ -8,7 +8,16 @@ import pytest
 
 from data import labels as module
 from data.frames import Video
-from data.labels import BUILT_IN, built_in_labels, frame_labels, intervals, read_intervals, write_intervals
+from data.labels import (
+    BUILT_IN,
+    LabelsError,
+    built_in_labels,
+    frame_labels,
+    intervals,
+    label_source,
+    read_intervals,
+    write_intervals,
+)
 from utils import InputError
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -99,7 +108,25 @@ def test_unknown_video_and_wrong_length(tmp_path):
     assert "180" in message
 
 
+def test_all_videos_that_do_not_fit_are_kept(tmp_path):
+    videos = [video("Test001", 180), video("01", 179), video("02", 180), video("2", 180), video("03", 1)]
+    with pytest.raises(
+        LabelsError, match=r"^testing.frames.Test001 is not .* \(and 3 more, which .*data.check"
+    ) as caught:
+        frame_labels(tmp_path, "ped2", videos)
+    subjects = ("Test001 is not", "01 holds 179", "both test video 02", "03 holds 1 frames")
+    assert all(subject in problem for subject, problem in zip(subjects, caught.value.problems, strict=True))
+
+
 # order of the sources
+
+
+def test_source_is_named(tmp_path):
+    assert label_source(tmp_path, "shop") is None
+    assert label_source(tmp_path, "ped2") == module.HERE / "frame_labels" / "ped2.json"
+    (tmp_path / "ped2").mkdir()
+    write_intervals(tmp_path / "ped2" / "frame_labels.csv", {})
+    assert label_source(tmp_path, "ped2") == tmp_path / "ped2" / "frame_labels.csv"
 
 
 def test_order_of_sources(tmp_path, monkeypatch):
@@ -203,6 +230,13 @@ def test_csv_intervals(dataset):
 )
 def test_csv_mistakes_name_file_and_line(dataset, lines, match):
     rejected(f"frame_labels.csv.*{match}|{match}.*frame_labels.csv", read, dataset, lines, video("01", 5))
+
+
+def test_all_lines_with_mistakes_are_kept(dataset):
+    text = "video,first,last\n1,0,1\n01,0,1\n01,3,2\n01,0\n"
+    with pytest.raises(LabelsError, match=r"line 2: no test video '1' .* \(and 2 more,") as caught:
+        read(dataset, text, video("01", 5))
+    assert [problem.split(": ")[0][-6:] for problem in caught.value.problems] == ["line 2", "line 4", "line 5"]
 
 
 def test_written_intervals_read_back(tmp_path):
