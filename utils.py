@@ -39,7 +39,7 @@ def psnr(prediction, target):
 
 
 def psnr_of_worst_patch(prediction, target, patch):
-    """The lowest PSNR in dB of the squares of patch x patch pixels in each frame: two (..., c, H, W) in [0, 1] -> (...).
+    """The PSNR in dB of the worst square of patch x patch pixels in each frame: two (..., c, H, W) in [0, 1] -> (...).
 
     Squares at every position count (stride 1), whole ones only. Beyond the paper: a frame's mean hides a small anomaly.
     """

@@ -2,7 +2,9 @@
 
 import argparse
 import math
+from typing import NamedTuple
 
+from data import synthetic
 from exp.device import PRECISIONS
 from utils import InputError
 
@@ -11,10 +13,12 @@ METHODS = {
     "pred": {"t_length": 5, "lr": 2e-4, "loss_compact": 0.1, "loss_separate": 0.1, "alpha": 0.6, "th": 0.01},
     "recon": {"t_length": 1, "lr": 2e-5, "loss_compact": 0.01, "loss_separate": 0.01, "alpha": 0.7, "th": 0.015},
 }
-ANY_DATASET = {"epochs": 60, "h": 256, "w": 256, "c": 3, "msize": 10, "fdim": 512}
+ANY_DATASET = {"epochs": 60, "h": 256, "w": 256, "c": 3, "msize": 10, "fdim": 512, "fps": 25}
 DATASETS = {
-    "shanghai": {"epochs": 10},
-    "synthetic": {"epochs": 4, "h": 64, "w": 64},
+    "ped2": {"fps": 10},
+    "avenue": {"fps": 25},
+    "shanghai": {"epochs": 10, "fps": 24},
+    "synthetic": {"epochs": 4, "h": 64, "w": 64, "fps": synthetic.FPS},
 }
 
 
@@ -33,6 +37,12 @@ def check_shape(settings):
         raise InputError("--t_length 1: pred predicts the last frame of a clip from those before it, give 2 or more")
     if settings["method"] == "recon" and settings["t_length"] != 1:
         raise InputError(f"--t_length {settings['t_length']}: recon reproduces single frames, its t_length is 1")
+
+
+def check_patch(patch, shape):
+    """Check that a patch of so many pixels, None is none, fits into the frames that `shape` (a dict) tells of."""
+    if patch is not None and patch > min(shape["h"], shape["w"]):
+        raise InputError(f"--psnr_region {patch} does not fit into frames of {shape['h']} x {shape['w']} pixels")
 
 
 # Types of values; a value that cannot be is refused in one line -------------------------------------------------------
@@ -60,6 +70,39 @@ pixels = number(int, lambda n: n >= 8 and n % 8 == 0, "a multiple of 8")
 rate = number(float, lambda x: x > 0, "a number above 0")
 weight = number(float, lambda x: x >= 0, "a number of 0 or more")
 share = number(float, lambda x: 0 <= x <= 1, "a number from 0 to 1")
+part = number(float, lambda x: 0 <= x < 1, "a number of 0 or more, below 1")
+probability = number(float, lambda x: 0 < x < 1, "a number between 0 and 1")
+
+
+class Span(NamedTuple):
+    """A length of time in frames or seconds."""
+
+    amount: float
+    unit: str  # "" is frames, "s" seconds
+
+    def frames(self, fps):
+        return self.amount * fps if self.unit == "s" else self.amount
+
+    def __str__(self):
+        return f"{self.amount:g}{self.unit}"
+
+
+def span(text):
+    """10 is frames, 0.4s is seconds."""
+    allowed = number(float, lambda x: x > 0, "a number of frames, such as 10, or of seconds, such as 0.4s, above 0")
+    return Span(allowed(text.removesuffix("s")), "s" if text.endswith("s") else "")
+
+
+def weight_or_auto(text):
+    return text if text == "auto" else weight(text)
+
+
+def frame_of_video(text):
+    """VIDEO:FRAME -> (name of a video, index of a frame)."""
+    name, _, frame = text.rpartition(":")
+    if not (name and frame.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not VIDEO:FRAME, such as 01:120")
+    return name, int(frame)
 
 
 # Flags both scripts have ----------------------------------------------------------------------------------------------
@@ -92,6 +135,10 @@ def add_data_flags(parser):
 def add_run_flags(parser):
     run = parser.add_argument_group("run")
     run.add_argument("--exp_dir", default="log", help="name of the run: exp/<dataset_type>/<method>/<exp_dir>")
+    add_device_flags(run)
+
+
+def add_device_flags(run):
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     run.add_argument(
         "--gpus", nargs="+", type=count, metavar="N", help="the GPUs to use, by number; several with torchrun"

@@ -7,6 +7,7 @@ under that guess, decode the chunk at once with each clip's own items, and accep
 first that decides otherwise: up to there every frame had the items it would have had alone. Go on from there.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from data.clips import normalise, testing_loader
 from model import memory
 from model.convae import Encoded
-from utils import psnr, regular_score
+from utils import psnr, psnr_of_worst_patch, regular_score
 
 WHOLE_CHUNK = 1 << 20  # more frames than any chunk has
 
@@ -55,14 +56,15 @@ def _roll(items, trained, queries, starts, update):
 
 
 @torch.inference_mode()
-def score(model, items, batches, lengths, th, memory_update=True, reset_memory=False, quality=psnr):
+def score(model, items, batches, lengths, th, memory_update=True, reset_memory=False, psnr_region=None):
     """Score the clips of `batches` in order; yields Scored, a few frames at a time, n in all.
 
     model in eval mode and items (M, C) on one device; batches: uint8 (B, t_length·c, H, W), of which `lengths[v]` clips
     belong to video v; th: γ, a frame whose regular score is below it updates the memory, unless memory_update is False.
-    reset_memory starts each video from the given items; otherwise they carry on from video to video. quality: what gives
-    P, a function of the predicted frames and their targets.
+    reset_memory starts each video from the given items; otherwise they carry on from video to video. psnr_region: P is
+    that of the worst square of so many pixels a side, not the frame's.
     """
+    quality = psnr if psnr_region is None else partial(psnr_of_worst_patch, patch=psnr_region)
     trained, last = items, False
     resets = set(np.cumsum([0, *lengths]).tolist()) if reset_memory else set()
     done, window = 0, WHOLE_CHUNK
@@ -100,12 +102,12 @@ def score(model, items, batches, lengths, th, memory_update=True, reset_memory=F
             items, first, done = after, first + n, done + n
 
 
-def score_clips(model, items, loader, lengths, th, memory_update=True, reset_memory=False, quality=psnr):
+def score_clips(model, items, loader, lengths, th, memory_update=True, reset_memory=False, psnr_region=None):
     """The scores of all clips in order, see `score`, as arrays (N,), and the items each video began with, (M, C)."""
     scores = {"psnr": [], "distance": [], "regular": [], "updated": []}
     starts, begun, done = np.cumsum([0, *lengths[:-1]]), [], 0
     with tqdm(total=sum(lengths), desc="scoring", unit="frame") as bar:
-        for scored in score(model, items, loader, lengths, th, memory_update, reset_memory, quality):
+        for scored in score(model, items, loader, lengths, th, memory_update, reset_memory, psnr_region):
             for name, values in scores.items():
                 values.append(getattr(scored, name))
             n = len(scored.psnr)
