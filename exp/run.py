@@ -17,9 +17,12 @@ resuming brings the others in line with the checkpoint. All load with torch.load
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -83,6 +86,42 @@ def environment(device):
     return {"commit": commit, "torch": torch.__version__, "device": f"{device.type}, {name}"}
 
 
+class Record(NamedTuple):
+    """What the directory of a run tells about it."""
+
+    flags: dict
+    starts: list  # dicts: epoch, commit, torch, device
+    history: list  # the metrics of each finished epoch, dicts
+
+
+def read_record(directory):
+    """The Record of a run. Raises InputError when there is none."""
+    try:
+        flags = json.loads((directory / "flags.json").read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"no run in {directory}: its flags.json is missing or damaged") from error
+    return Record(flags, *(_read_lines(directory / name) for name in ("starts.jsonl", "metrics.jsonl")))
+
+
+def _read_lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def contradiction(before, now):
+    """The first flag, FREE ones aside, in which a run with flags `before` differs from one with `now`; None if none.
+
+    Both are dicts by flag name. A flag that was not there yet when a run was made says nothing.
+    """
+    return next((name for name in now if name not in FREE and before.get(name, now[name]) != now[name]), None)
+
+
+def call(script, *arguments):
+    """Run Train.py or Evaluate.py in a process of its own. Raises InputError when it fails, having said why itself."""
+    command = [sys.executable, str(Path(__file__).parents[1] / script), *map(str, arguments)]
+    if subprocess.run(command).returncode:
+        raise InputError(f"{script} failed, its message is above; this was: {shlex.join(command[1:])}")
+
+
 def build_model(shape):
     """The network that the settings in `shape` (a dict with the names in SHAPE) describe, untrained."""
     return ConvAE(shape["c"], shape["t_length"], shape["fdim"], skips=shape["method"] == "pred")
@@ -112,11 +151,11 @@ class Run:
                 self._write_results()
 
     def _check_flags(self):
-        with open(self.directory / "flags.json") as file:
-            before = json.load(file)
-        for name, value in self.flags.items():
-            if name not in FREE and before.get(name, value) != value:
-                raise InputError(f"--resume: the run in {self.directory} has --{name} {before[name]}, not {value}")
+        before = read_record(self.directory).flags
+        name = contradiction(before, self.flags)
+        if name:
+            what = f"--{name} {before[name]}, not {self.flags[name]}"
+            raise InputError(f"--resume: the run in {self.directory} has {what}")
 
     def _write_text(self, name, text):
         write_whole(self.directory / name, lambda path: path.write_text(text))
