@@ -9,6 +9,8 @@ import pytest
 
 from data.frames import find_videos
 
+# tiny tensors: a second thread costs more than it gives. Processes that tests start take it over, so sums are the same
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read once, when FFmpeg is used first: not in each test's order
 
 
