@@ -119,10 +119,19 @@ def jpegs(source, quality):
     while (frame := capture.read())[0]:
         yield encode(frame[1], quality)
         count += 1
-    # headers may be a few frames off; far fewer than announced is a file that was cut short
+    # headers may be a few frames off; far fewer than announced is a file that was cut short, or holes in the middle
     announced = capture.get(cv2.CAP_PROP_FRAME_COUNT)
     if count < 0.9 * announced:
         raise InputError(f"only {count} of {announced:.0f} frames can be read of {source}: get it again, or re-encode")
+    if count < 0.99 * announced:
+        tqdm.write(f"note: {source} has {count} frames that can be read, its header says {announced:.0f}")
+
+
+def announced_frames(job):
+    """How many frames a job will give, as far as can be told without reading them."""
+    if job.frames or job.source.is_dir():
+        return job.frames or len(pictures(job.source))
+    return max(0, int(cv2.VideoCapture(str(job.source)).get(cv2.CAP_PROP_FRAME_COUNT)))
 
 
 def encode(image, quality):
@@ -130,7 +139,7 @@ def encode(image, quality):
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
-def extract(job, quality, stop):
+def extract(job, quality, stop, bar):
     """Write the frames of one video; they appear under its name when all are there. Gives up when `stop` is set."""
     part = job.target.with_name(f".{job.target.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
@@ -143,6 +152,7 @@ def extract(job, quality, stop):
             if stop.is_set():
                 return
             (part / f"{index:0{digits}}.jpg").write_bytes(jpeg)
+            bar.update()
         if index < 0:
             raise InputError(f"no frames in {job.source}")
         shutil.rmtree(job.target, ignore_errors=True)  # the wrong number of frames
@@ -159,10 +169,12 @@ def extract_all(jobs, workers, quality):
     todo = [job for job in jobs if not is_done(job)]
     print(f"{len(todo)} videos to extract, {len(jobs) - len(todo)} are there already", flush=True)
     failures, stop = [], threading.Event()
-    with ThreadPoolExecutor(workers) as pool:  # threads are enough: OpenCV works outside Python's lock
-        futures = {pool.submit(extract, job, quality, stop): job for job in todo}
+    total = sum(map(announced_frames, todo))
+    # threads are enough: OpenCV works outside Python's lock
+    with tqdm(total=total, unit="frame", disable=None) as bar, ThreadPoolExecutor(workers) as pool:
+        futures = {pool.submit(extract, job, quality, stop, bar): job for job in todo}
         try:
-            for future in tqdm(as_completed(futures), total=len(futures), unit="video", disable=None):
+            for future in as_completed(futures):
                 try:
                     future.result()
                 except InputError as error:

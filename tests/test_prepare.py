@@ -252,6 +252,25 @@ def test_broken_videos_are_named_and_the_rest_goes_on(own):
     assert main(*arguments) == 0
 
 
+def test_a_few_frames_less_than_announced_are_noted(own, monkeypatch, capsys):
+    real = cv2.VideoCapture
+
+    class Announces:
+        def __init__(self, path):
+            self.video, self.more = real(path), 1 if path.endswith("one.avi") else 0
+            self.isOpened, self.read = self.video.isOpened, self.video.read
+
+        def get(self, what):
+            return 10 + self.more
+
+    for name, count in (("train/one.avi", 10), ("train/two.v1.mp4v.avi", 10), ("test.avi", 10)):
+        write_video(own / name, count)
+    monkeypatch.setattr(cv2, "VideoCapture", Announces)
+    assert prepare_own(own) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert notes == [f"note: {own / 'train/one.avi'} has 10 frames that can be read, its header says 11"]
+
+
 # stopped and run again
 
 
