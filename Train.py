@@ -12,8 +12,17 @@ from tqdm import tqdm
 from data import synthetic
 from data.clips import normalise, open_clips, training_loader
 from data.frames import find_videos, split_directory
-from exp import flags
-from exp.device import check_same, gather, join_processes, pick_device, place, rank_zero_first, share_gradients
+from exp import calibration, flags
+from exp.device import (
+    check_same,
+    fold_batch_norms,
+    gather,
+    join_processes,
+    pick_device,
+    place,
+    rank_zero_first,
+    share_gradients,
+)
 from exp.run import Run, build_model, run_directory
 from model import memory
 from utils import InputError, Parser, learning_rate, run_script
@@ -36,7 +45,11 @@ def parse(arguments=None):
     training.add_argument("--loss_separate", type=flags.weight, help="weight of the feature separateness loss")
     training.add_argument("--seed", type=flags.count, default=0, help="of weights, items and the order of clips")
     training.add_argument("--num_workers", type=flags.count, default=2, help="processes that load clips")
+    training.add_argument(
+        "--calibration_share", type=flags.part, default=0, help="of the videos, kept for calibration.pt alone; 0: none"
+    )
     flags.add_run_flags(parser)
+    parser.add_argument("--no_figures", action="store_true", help="draw no curves of the losses at the end")
     run = parser.add_mutually_exclusive_group()
     run.add_argument("--resume", action="store_true", help="go on with the run that is in the directory")
     run.add_argument("--overwrite", action="store_true", help="discard the run that is in the directory")
@@ -90,6 +103,28 @@ def train_epoch(model, network, items, loader, optimizer, args):
     }
 
 
+def conclude(run, model, items, normal, args, anew):
+    """Keep with the finished run how the clips `normal` score under it, and its curves; anew: even if that is there."""
+    model_path = run.directory / "model.pth"
+    if anew or not calibration.path_beside(model_path).is_file():
+        run.log(f"calibrating on {len(normal)} clips of {len(normal.videos)} videos")
+        found = calibration.calibrate(
+            fold_batch_norms(model.eval()),
+            items,
+            normal,
+            flags.METHODS[args.method]["th"],
+            held_out=args.calibration_share > 0,
+            batch_size=args.batch_size,
+            num_workers=args.num_workers,
+        )
+        calibration.save(model_path, found, items, [video.name for video in normal.videos])
+        run.log(calibration.describe(found))
+    if not args.no_figures:
+        from exp.report import loss_curves  # here, as matplotlib takes a second to import
+
+        loss_curves(run.directory / "figures" / "training.png", run.history)
+
+
 def main():
     args = parse()
     device = pick_device(args.device, args.gpus)
@@ -103,6 +138,7 @@ def main():
             synthetic.ensure(args.dataset_path)
         videos = find_videos(split_directory(args.dataset_path, args.dataset_type, "training"))
         clips = open_clips(videos, "training", args.t_length, size, cache, args.bad_frames)
+    clips, normal = calibration.hold_out(clips, args.calibration_share, args.seed)  # to train on, to calibrate on
     loader = training_loader(clips, args.batch_size, args.num_workers, args.seed, rank, processes)
 
     torch.manual_seed(args.seed)
@@ -145,6 +181,8 @@ def main():
             f"compactness {metrics['compactness']:.6f}  separateness {metrics['separateness']:.4f}  "
             f"lr {lr:.2e}  {seconds:.0f} s  {speed:.1f} clips/s"
         )
+    if rank == 0:
+        conclude(run, model, items, normal, args, anew=done < args.epochs)
     run.log(f"finished: {run.directory}/model.pth and m_items.pt; evaluate them with Evaluate.py")
 
 

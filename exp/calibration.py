@@ -8,7 +8,6 @@ run, for released weights or with other settings:
     python -m exp.calibration RUN
 """
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +19,7 @@ from data.clips import open_clips, testing_loader
 from data.frames import find_videos, split_directory
 from exp import flags
 from exp.device import fold_batch_norms, pick_device, place
-from exp.run import FORMAT, SHAPE, load_file, load_model, write_whole
+from exp.run import FORMAT, SHAPE, load_file, load_model, read_record, write_whole
 from exp.score import score_clips
 from utils import InputError, Parser, run_script, smooth
 
@@ -97,7 +96,7 @@ def calibrate(model, items, clips, th, held_out, psnr_region=None, batch_size=8,
     return Calibration(**by_video, th=th, psnr_region=psnr_region, held_out=held_out)
 
 
-def calibration_path(model_path):
+def path_beside(model_path):
     return model_path.with_name("calibration.pt")
 
 
@@ -123,7 +122,7 @@ def save(model_path, calibration, items, videos):
             for name, values in scores.items()
         },
     }
-    path = calibration_path(model_path)
+    path = path_beside(model_path)
     write_whole(path, lambda temporary: torch.save(content, temporary))
     return path
 
@@ -134,7 +133,7 @@ def load(model_path, items, psnr_region=None):
     Raises InputError, which says how to make it, when there is none, or it is broken, of another model, or with another
     psnr_region.
     """
-    path = calibration_path(model_path)
+    path = path_beside(model_path)
     region = f" --psnr_region {psnr_region}" if psnr_region else ""
     remedy = f"`python -m exp.calibration {model_path}{region}` makes it"
     if not path.is_file():
@@ -178,8 +177,8 @@ def parse(arguments=None):
     parser.set_defaults(dataset_type=None, calibration_share=0, seed=0)
     args = parser.parse_args(arguments)
     model_path = args.run / "model.pth" if args.run.is_dir() else args.run
-    if (started_with := model_path.with_name("flags.json")).is_file():
-        known = json.loads(started_with.read_text())
+    if model_path.with_name("flags.json").is_file():
+        known = read_record(model_path.parent).flags
         parser.set_defaults(**{name: known[name] for name in INHERITED if name in known})
         args = parser.parse_args(arguments)
         if args.dataset_type != known["dataset_type"]:
@@ -190,8 +189,8 @@ def parse(arguments=None):
     return args
 
 
-def main():
-    args = parse()
+def main(arguments=None):
+    args = parse(arguments)
     device = pick_device(args.device, args.gpus)
     items_path = args.m_items_dir or args.run.with_name("m_items.pt")
     model, items, shape = load_model(args.run, items_path, {name: getattr(args, name) for name in SHAPE})
