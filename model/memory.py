@@ -60,7 +60,8 @@ def update(queries, items):
 
 def _pick(items, index):
     """items[index] for each leading dimension: (..., M, C) and (..., K) -> (..., K, C)."""
-    return torch.take_along_dim(items, index.unsqueeze(-1), dim=-2)
+    # gather and not take_along_dim, which torch.export cannot trace for batches of any size
+    return items.gather(-2, index.unsqueeze(-1).expand(*index.shape, items.shape[-1]))
 
 
 def compactness(queries, items):
