@@ -1,0 +1,188 @@
+"""Markdown tables of exp/results/*.json. Pages hold them between `<!-- table: NAME -->` and `<!-- end -->`.
+
+NAME is that of a plan (its main results), <plan>/evaluations, <plan>/videos, <plan>/runs, or benchmark. `python -m
+exp.reproduce --tables` makes all of them anew; a test compares the pages with the results.
+"""
+
+import json
+import re
+import statistics
+from pathlib import Path
+
+from exp.plans import EVALUATIONS, PAPER, PLANS, RELEASED_CODE, RETRAININGS
+from exp.run import write_whole
+from utils import InputError
+
+RESULTS = Path(__file__).parent / "results"
+PAGES = (Path(__file__).parents[1] / "README.md", Path(__file__).parent / "README.md")
+BLOCK = re.compile(r"(<!-- table: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PUBLISHED = next(iter(EVALUATIONS))  # the way of evaluating that is
+
+
+def results_path(name):
+    return RESULTS / f"{name}.json"
+
+
+def read_results(name):
+    """exp/results/<name>.json, of a plan {run: entry} (exp.reproduce.conclude); an empty dict when it is not there."""
+    path = results_path(name)
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+# Cells ---------------------------------------------------------------------------------------------------------------
+
+NOTHING = "–"
+
+
+def spread(values, form=".1f"):
+    """Mean ± sample standard deviation; of one value the value itself, of none that it was not run."""
+    if not values:
+        return "not run"
+    mean = f"{statistics.mean(values):{form}}"
+    return f"{mean} ± {statistics.stdev(values):{form}}" if len(values) > 1 else mean
+
+
+def percent(values):
+    """`spread` in percent of shares of 1; NOTHING when one of them is None, the mean over no video."""
+    return NOTHING if None in values else spread([100 * value for value in values])
+
+
+def markdown(header, rows):
+    """The lines of a table, without the columns that say nothing; the first column is text, the others are centred."""
+    says = [any(row[i] != NOTHING for row in rows) for i in range(len(header))]
+    table = [header, ["---", *[":-:"] * (len(header) - 1)], *rows]
+    return [f"| {' | '.join(str(cell) for cell, shown in zip(row, says, strict=True) if shown)} |" for row in table]
+
+
+# Tables of a plan: functions of its name and its results -> lines -----------------------------------------------------
+
+
+def columns(name, results):
+    """{training: the entries of its runs} of the trainings of a plan."""
+    return {t: [e for e in results.values() if e["training"] == t.name] for t in PLANS[name].trainings}
+
+
+def measured(entries, evaluation, metric="auc"):
+    return [entry["evaluations"][evaluation][metric] for entry in entries if evaluation in entry["evaluations"]]
+
+
+def command(name):
+    plan = PLANS[name]
+    return f"`python -m exp.reproduce {name}`: {plan.dataset_type}, `{plan.flags}`"
+
+
+def source(environment):
+    return f"commit {environment['commit']}, PyTorch {environment['torch']}, {environment['device']}"
+
+
+def summary(name, results):
+    """A row a training: the published way to evaluate, beside the numbers of others."""
+    rows = []
+    for training, entries in columns(name, results).items():
+        key, metrics = (PLANS[name].dataset_type, training.method), ("auc", "macro_auc", "eer", "average_precision")
+        auc, *ours = (percent(measured(entries, PUBLISHED, metric)) for metric in metrics)
+        others = (RELEASED_CODE.get((name, training.name)), PAPER.get(key), RETRAININGS.get(key))
+        rows.append((training.name, f"**{auc}**", len(entries), *ours, *(other or NOTHING for other in others)))
+    header = (
+        "%",
+        "AUC",
+        "n",
+        "macro AUC",
+        "EER",
+        "average precision",
+        "released code",
+        "paper",
+        "others' re-trainings",
+    )
+    evaluated = [entry["evaluated"] for entry in results.values()]
+    days = sorted({environment["date"] for environment in evaluated})
+    return [
+        *markdown(header, rows),
+        "",
+        f"{command(name)}. Frame-level, of the last epoch: mean ± sample standard deviation over n seeds. Evaluated "
+        f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, {'; '.join(dict.fromkeys(map(source, evaluated)))}.",
+    ]
+
+
+def evaluations(name, results):
+    """A row a way to evaluate, a column a training: AUC, and how far it is from the published way's."""
+    found = {training: entries for training, entries in columns(name, results).items() if entries}
+
+    def cell(entries, way):
+        values = measured(entries, way)
+        if not values or way == PUBLISHED:
+            return percent(values) if values else NOTHING
+        change = 100 * (statistics.mean(values) - statistics.mean(measured(entries, PUBLISHED)))
+        return f"{percent(values)} ({change:+.1f})"
+
+    rows = [(way, *(cell(entries, way) for entries in found.values())) for way in EVALUATIONS]
+    header = ("AUC, %", *(f"{training.name}, n = {len(entries)}" for training, entries in found.items()))
+    return markdown(header, [row for row in rows if set(row[1:]) != {NOTHING}])
+
+
+def videos(name, results):
+    """A row a test video, a column a training: the video's own AUC."""
+    found = {training: entries for training, entries in columns(name, results).items() if entries}
+    names = dict.fromkeys(video for e in results.values() for video in e["evaluations"][PUBLISHED]["videos"])
+
+    def cell(entries, video):
+        values = [each.get(video) for each in measured(entries, PUBLISHED, "videos")]
+        return "one class" if None in values else percent(values)
+
+    rows = [(video, *(cell(entries, video) for entries in found.values())) for video in names]
+    return markdown(("AUC of the video alone, %", *(training.name for training in found)), rows)
+
+
+def runs(name, results):
+    """A row a run: how its training went, and what made it."""
+    rows = []
+    for run, entry in results.items():
+        epochs, last = entry["epochs"], entry["epochs"][-1]
+        lowest, highest = last["item_cosines"]
+        row = {
+            "run": run,
+            "epochs": len(epochs),
+            "seconds an epoch": f"{statistics.mean(epoch['seconds'] for epoch in epochs):.0f}",
+            "clips a second": f"{statistics.harmonic_mean([epoch['clips_per_second'] for epoch in epochs]):.1f}",
+            "pixel loss": f"{last['pixel']:.5f}",
+            "compactness": f"{last['compactness']:.6f}",
+            "separateness": f"{last['separateness']:.4f}",
+            "items that won queries": f"{sum(count > 0 for count in last['queries_won'])} of {len(last['queries_won'])}",
+            "cosines of items": f"{lowest:.2f} to {highest:.2f}",
+            "test frames that updated memory, %": percent(measured([entry], PUBLISHED, "updated")),
+            "trained with": "; ".join(dict.fromkeys(map(source, entry["starts"]))),
+        }
+        rows.append(tuple(row.values()))
+    return markdown(tuple(row), rows)
+
+
+def not_run(name):
+    return [f"Not run. {command(name)}."]
+
+
+# Pages ---------------------------------------------------------------------------------------------------------------
+
+PARTS = {"": summary, "evaluations": evaluations, "videos": videos, "runs": runs}
+
+
+def make(name):
+    """The lines of the table of that name. Raises InputError when there is no such table."""
+    plan, _, part = name.partition("/")
+    if plan in PLANS and part in PARTS:
+        results = read_results(plan)
+        return PARTS[part](plan, results) if results else not_run(plan)
+    parts = ", ".join(f"PLAN/{part}" for part in PARTS if part)
+    raise InputError(f"no table {name}: there are benchmark and PLAN, {parts}, PLAN one of {', '.join(PLANS)}")
+
+
+def filled(text):
+    """A page with its tables made anew. Raises InputError for a table that does not exist."""
+    return BLOCK.sub(lambda block: "\n".join((block[1], *make(block["name"]), "", block[3])), text)
+
+
+def write_pages():
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = filled(before)
+        if after != before:
+            write_whole(page, lambda temporary, text=after: temporary.write_text(text, encoding="utf-8"))
