@@ -1,10 +1,10 @@
 """Evaluate MNAD: `python Evaluate.py --dataset_type ped2 --model_dir model.pth --m_items_dir m_items.pt`.
 
-Scores every frame of <dataset_path>/<dataset_type>/testing, prints the frame-level AUC and writes scores.csv. Without
---model_dir it takes the run that Train.py writes by default.
+Scores every frame of <dataset_path>/<dataset_type>/testing, prints the frame-level AUC and writes scores.csv,
+evaluation.json and figures. Without --model_dir it takes the run that Train.py writes by default. With --video it
+scores one file, camera or stream instead, online.
 """
 
-import csv
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,13 +13,16 @@ import numpy as np
 import utils
 from data import synthetic
 from data.clips import open_clips, testing_loader
-from data.frames import find_videos, split_directory
+from data.frames import find_videos, read_picture, split_directory
 from data.labels import frame_labels
-from exp import flags
+from exp import calibration, flags
+from exp.alarms import decide
 from exp.device import fold_batch_norms, pick_device, place
-from exp.run import SHAPE, load_model, run_directory, write_whole
-from exp.score import score_clips
-from utils import Parser, run_script
+from exp.output import alarm_line, metric_lines, write_alarms, write_evaluation, write_scores
+from exp.run import SHAPE, environment, load_model, run_directory
+from exp.score import replay, score_clips
+from exp.video import annotate_all
+from utils import InputError, Parser, run_script
 
 
 def parse(arguments=None):
@@ -31,13 +34,17 @@ def parse(arguments=None):
     model.add_argument("--m_items_dir", type=Path, help="its memory items; by default m_items.pt beside the model")
     flags.add_data_flags(parser)
     parser.add_argument("--avenue_labels", choices=("paper", "masks"), default="paper", help="see data/README.md")
+    parser.add_argument("--fps", type=flags.rate, help="frames a second; those of the data set, or of the video")
+    parser.add_argument("--video", metavar="FILE|CAMERA|URL", help="score this alone: a file, a number or an address")
     flags.add_shape_flags(parser, "not needed: the model file tells; h and w for released models, 256 if not given")
     score = parser.add_argument_group("scores")
     score.add_argument(
         "--alpha", type=flags.share, help="λ, weight of PSNR beside the feature distance; pred 0.6, recon 0.7"
     )
     score.add_argument(
-        "--th", type=flags.weight, help="γ, frames with a regular score below it update memory; 0.01, 0.015"
+        "--th",
+        type=flags.weight_or_auto,
+        help="γ, frames with a regular score below it update memory; 0.01, 0.015; auto: from the calibration",
     )
     score.add_argument(
         "--memory_update", choices=("on", "off"), default="on", help="whether memory learns while testing"
@@ -47,9 +54,39 @@ def parse(arguments=None):
         "--test_batch_size", type=flags.positive, default=8, help="clips encoded at once; changes no score"
     )
     score.add_argument("--num_workers_test", type=flags.count, default=1, help="processes that load clips")
+    beyond = parser.add_argument_group("beyond the paper, off unless given")
+    beyond.add_argument(
+        "--smooth", type=flags.span, metavar="FRAMES|SECONDSs", help="σ of a Gaussian over time: 10, 0.4s"
+    )
+    beyond.add_argument(
+        "--smooth_kind",
+        choices=("centred", "causal"),
+        help="causal looks at no later frame; centred, --video causal",
+    )
+    beyond.add_argument(
+        "--psnr_region", type=flags.positive, metavar="PATCH", help="PSNR of the worst square of so many pixels a side"
+    )
+    alarm = parser.add_argument_group("alarms, where a calibration is beside the model")
+    alarm.add_argument(
+        "--false_alarm_rate", type=flags.probability, default=0.001, help="share of normal frames above the threshold"
+    )
+    alarm.add_argument(
+        "--merge_gap", type=flags.span, default=flags.Span(1, "s"), metavar="SPAN", help="alarms less far apart are one"
+    )
     flags.add_run_flags(parser)
-    parser.add_argument("--output_dir", type=Path, help="where scores.csv goes; by default beside the model")
-    return parser.parse_args(arguments)
+    output = parser.add_argument_group("output")
+    output.add_argument("--output_dir", type=Path, help="where results go; by default beside the model")
+    output.add_argument("--no_figures", action="store_true", help="draw nothing")
+    output.add_argument(
+        "--frames", type=flags.frame_of_video, nargs="+", metavar="VIDEO:FRAME", help="frames to draw, such as 01:120"
+    )
+    output.add_argument("--save_video", action="store_true", help="write annotated videos")
+    args = parser.parse_args(arguments)
+    if args.frames and (args.no_figures or args.video):
+        parser.error(f"--frames goes not with --{'no_figures' if args.no_figures else 'video'}")
+    if args.video and args.smooth_kind == "centred":
+        parser.error("--smooth_kind centred needs the frames to come: with --video only causal is possible")
+    return args
 
 
 class Evaluation(NamedTuple):
@@ -68,20 +105,37 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    model, items, clips, th, alpha, labels=None, memory_update=True, reset_memory=False, batch_size=8, **loading
+    model,
+    items,
+    clips,
+    th,
+    alpha,
+    labels=None,
+    memory_update=True,
+    reset_memory=False,
+    batch_size=8,
+    sigma=None,
+    causal=False,
+    psnr_region=None,
+    **loading,
 ):
     """Score all clips and compare with the labels. Returns an Evaluation.
 
     model in eval mode and items (M, C) on one device; clips: data.clips.Clips; th, alpha: γ and λ; labels: {video name:
-    0/1 array, one value a frame of the video} or None; loading: settings of data.clips.testing_loader. The first
-    t_length - 1 frames of a video have no score, and their labels are not used.
+    0/1 array, one value a frame of the video} or None; sigma: frames, smooths the abnormality of each video, causal or
+    not; psnr_region: P is that of the worst square of so many pixels a side; loading: settings of
+    data.clips.testing_loader. The first t_length - 1 frames of a video have no score, and their labels are not used.
     """
     loader = testing_loader(clips, batch_size, **loading)
-    scores, items_at_start = score_clips(model, items, loader, clips.lengths, th, memory_update, reset_memory)
+    scores, items_at_start = score_clips(
+        model, items, loader, clips.lengths, th, memory_update, reset_memory, psnr_region
+    )
     by_video = {name: np.split(values, np.cumsum(clips.lengths)[:-1]) for name, values in scores.items()}
     abnormality = [
         1 - utils.normality(p, d, alpha) for p, d in zip(by_video["psnr"], by_video["distance"], strict=True)
     ]
+    if sigma:
+        abnormality = [utils.smooth(values, sigma, causal) for values in abnormality]
     unscored = clips.t_length - 1
     names = [video.name for video in clips.videos]
     if labels is not None:
@@ -110,21 +164,30 @@ def metrics(labels, abnormality):
     }
 
 
-def write_scores(path, result):
-    """scores.csv: one row a frame that has a score; the label column is empty where there are no labels."""
-    labels = result.labels or [[""] * len(frames) for frames in result.frames]
-    columns = (result.frames, result.psnr, result.distance, result.regular, result.updated, result.abnormality, labels)
+def unlike_the_paper(args, usual, th, sigma):
+    """The settings in which scores differ from the paper's, to be named beside a result; "" where none does."""
+    differ = {
+        f"th auto = {th:.4g}": args.th == "auto",
+        f"th {th:g}": args.th != "auto" and th != usual["th"],
+        f"alpha {args.alpha}": args.alpha not in (None, usual["alpha"]),
+        "memory update off": args.memory_update == "off",
+        "memory reset for each video": args.reset_memory,
+        f"psnr of the worst {args.psnr_region} x {args.psnr_region} pixels": args.psnr_region,
+        f"smooth {sigma or 0:g} frames {args.smooth_kind or 'centred'}": sigma,
+    }
+    return ", ".join(name for name, is_on in differ.items() if is_on)
 
-    def write(temporary):
-        with open(temporary, "w", newline="") as file:
-            table = csv.writer(file)
-            table.writerow(["video", "frame", "psnr", "distance", "regular_score", "updated", "abnormality", "label"])
-            for video, *values in zip(result.videos, *columns, strict=True):
-                for frame, p, d, e, updated, abnormality, label in zip(*values, strict=True):
-                    row = [f"{p:.8g}", f"{d:.8g}", f"{e:.8g}", int(updated), f"{abnormality:.8g}", label]
-                    table.writerow([video, frame, *row])
 
-    write_whole(path, write)
+def find_frames(wanted, clips):
+    """--frames, [(name of a video, index of a frame), ...] -> the same with the video's place in clips.videos."""
+    places = {video.name: place for place, video in enumerate(clips.videos)}
+    for name, frame in wanted:
+        if name not in places:
+            raise InputError(f"--frames {name}:{frame}: no test video {name}; they are {', '.join(places)}")
+        first, count = clips.t_length - 1, clips.lengths[places[name]]
+        if not first <= frame < first + count:
+            raise InputError(f"--frames {name}:{frame}: only frames {first} to {first + count - 1} of it have scores")
+    return [(places[name], frame) for name, frame in wanted]
 
 
 def main():
@@ -135,10 +198,22 @@ def main():
     items_path = args.m_items_dir or model_path.with_name("m_items.pt")
     model, items, shape = load_model(model_path, items_path, {name: getattr(args, name) for name in SHAPE})
     flags.check_shape({**shape, "mdim": args.mdim or shape["fdim"]})
-    output = args.output_dir or model_path.parent
+    flags.check_patch(args.psnr_region, shape)
+    normal, missing = None, ""
+    try:
+        normal = calibration.load(model_path, items, args.psnr_region)
+    except InputError as error:
+        if args.th == "auto" or args.video:
+            raise
+        missing = str(error)
+
     usual = flags.METHODS[shape["method"]]
-    th = usual["th"] if args.th is None else args.th
+    th = normal.auto_th() if args.th == "auto" else usual["th"] if args.th is None else args.th
     alpha = usual["alpha"] if args.alpha is None else args.alpha
+    fps = args.fps or flags.defaults(shape["method"], args.dataset_type)["fps"]
+    sigma, causal = args.smooth and args.smooth.frames(fps), args.smooth_kind == "causal"
+    memory_update = args.memory_update == "on"
+    model, items = fold_batch_norms(place(model, device, args.precision, args.compile)), items.to(device)
 
     if args.dataset_type == "synthetic":
         synthetic.ensure(args.dataset_path)
@@ -146,35 +221,51 @@ def main():
     videos = find_videos(split_directory(args.dataset_path, args.dataset_type, "testing"))
     labels = frame_labels(args.dataset_path, args.dataset_type, videos, args.avenue_labels)
     clips = open_clips(videos, "testing", shape["t_length"], size, cache, args.bad_frames)
-    result = evaluate(
-        fold_batch_norms(place(model, device, args.precision, args.compile)),
-        items.to(device),
-        clips,
-        th,
-        alpha,
-        labels,
-        memory_update=args.memory_update == "on",
-        reset_memory=args.reset_memory,
-        batch_size=args.test_batch_size,
-        num_workers=args.num_workers_test,
-    )
+    chosen = find_frames(args.frames or [], clips)
+    settings = {
+        "th": th,
+        "alpha": alpha,
+        "memory_update": memory_update,
+        "reset_memory": args.reset_memory,
+        "sigma": sigma,
+        "causal": causal,
+        "psnr_region": args.psnr_region,
+    }
+    loading = {"batch_size": args.test_batch_size, "num_workers": args.num_workers_test}
+    result = evaluate(model, items, clips, labels=labels, **settings, **loading)
+
+    output = args.output_dir or model_path.parent
     output.mkdir(parents=True, exist_ok=True)
     write_scores(output / "scores.csv", result)
     print(f"scores of {len(clips)} frames of {len(clips.videos)} videos: {output / 'scores.csv'}")
-    if result.labels is None:
-        print(f"no labels for {args.dataset_type}, so no AUC: data/README.md says how to give them")
-        return
-    if result.metrics is None:
-        which = "abnormal" if result.labels[0][0] else "normal"
-        print(f"all {len(clips)} labelled frames are {which}, so no AUC: it compares frames of both classes")
-        return
-    m = result.metrics
-    print(f"AUC: {100 * m['auc']:.4f} %")
-    print(f"EER: {100 * m['eer']:.4f} %")
-    print(f"average precision: {100 * m['average_precision']:.4f} %")
-    if m["macro_videos"]:
-        videos = f"{m['macro_videos']} of {len(result.videos)} videos; the others have frames of one class only"
-        print(f"macro AUC: {100 * m['macro_auc']:.4f} % (mean over {videos})")
+    unlike, decided = unlike_the_paper(args, usual, th, sigma), None
+    print(*metric_lines(result, unlike), sep="\n")
+    judging = {"false_alarm_rate": args.false_alarm_rate, "merge_gap": args.merge_gap.frames(fps), "fps": fps}
+    if normal:
+        decided = decide(result, normal, alpha, sigma, causal, **judging)
+        write_alarms(output / "alarms.csv", result.videos, decided.alarms, fps)
+        print(alarm_line(decided, fps, normal.caveat(th, memory_update, args.false_alarm_rate)))
+    else:
+        print(f"no calibrated threshold: {missing}")
+    about = {"dataset_type": args.dataset_type, "avenue_labels": args.avenue_labels, "model": str(model_path)}
+    about |= {**environment(device), "settings": {**settings, **judging}, "unlike_the_paper": unlike}
+    write_evaluation(output / "evaluation.json", result, decided, about)
+
+    def again(video):
+        start = result.items[video].to(device)
+        return replay(model, start, clips, video, th, memory_update, args.test_batch_size)
+
+    def frame_at(video, frame):
+        return read_picture(clips.videos[video].path(frame))
+
+    if not args.no_figures:
+        from exp.report import draw_evaluation  # here, as matplotlib takes a second to import
+
+        draw_evaluation(output / "figures", result, chosen, again, frame_at, unlike)
+        print(f"figures: {output / 'figures'}")
+    if args.save_video:
+        annotate_all(output / "videos", result, decided, again, frame_at, fps)
+        print(f"annotated videos: {output / 'videos'}")
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ class Decided(NamedTuple):
     measures: dict | None  # see `fare`; None without labels
 
 
-def decide(result, calibration, alpha, false_alarm_rate, sigma=None, causal=False, merge_gap=1, fps=25):
+def decide(result, calibration, alpha, sigma=None, causal=False, false_alarm_rate=0.001, merge_gap=1, fps=25):
     """Judge the frames of an Evaluate.Evaluation by a calibration (exp.calibration.Calibration). Returns Decided.
 
     sigma, causal: how scores are smoothed, None is not at all; merge_gap in frames.

@@ -63,6 +63,15 @@ class Calibration(NamedTuple):
         scores = [self.abnormality(p, d, alpha) for p, d in zip(self.psnr, self.distance, strict=True)]
         return [smooth(values, sigma, causal) for values in scores] if sigma else scores
 
+    def caveat(self, th, memory_update, false_alarm_rate):
+        """Why a threshold for this false alarm rate is not exact where frames are scored under these settings; or ""."""
+        found = [] if self.held_out else ["optimistic, as the network was trained on the calibration's clips"]
+        if th != self.th or not memory_update:
+            found.append(f"only near, as the calibration had γ {self.th:g} and memory update on")
+        if false_alarm_rate < 1 / sum(map(len, self.psnr)):
+            found.append(f"rough, as the calibration has but {sum(map(len, self.psnr))} frames")
+        return "; ".join(found)
+
     def threshold(self, alpha, false_alarm_rate, sigma=None, causal=True):
         """The abnormality that only this share of the calibration's frames exceeds."""
         return float(np.quantile(np.concatenate(self.scores(alpha, sigma, causal)), 1 - false_alarm_rate))

@@ -1,10 +1,13 @@
-"""Tables that evaluations write: a row a frame, a row an alarm. Whole files, or row by row while a video is watched."""
+"""What evaluations write and say: tables with a row a frame or an alarm, evaluation.json, the lines on the terminal."""
 
 import contextlib
 import csv
+import json
+
+import numpy as np
 
 from exp.run import write_whole
-from utils import InputError
+from utils import InputError, auc
 
 SCORES = ("video", "frame", "psnr", "distance", "regular_score", "updated", "abnormality", "label")
 ALARMS = ("video", "start", "end", "peak", "score", "start_seconds", "end_seconds")
@@ -75,3 +78,57 @@ def score_row(video, frame, psnr, distance, regular, updated, abnormality, label
 def alarm_row(video, alarm, start_seconds, end_seconds):
     """A row of ALARMS; alarm: exp.alarms.Alarm."""
     return video, alarm.start, alarm.end, alarm.peak, f"{alarm.score:.6g}", f"{start_seconds:.2f}", f"{end_seconds:.2f}"
+
+
+def write_evaluation(path, result, decided, about):
+    """evaluation.json: what it is about (a dict), the metrics, and what a calibrated threshold gives, None without one.
+
+    result: Evaluate.Evaluation; decided: exp.alarms.Decided or None. Metrics are in [0, 1], None where there are none.
+    """
+    labels = result.labels or [()] * len(result.videos)
+    both = zip(result.videos, labels, result.abnormality, strict=True)
+    content = {
+        **about,
+        "frames": sum(map(len, result.frames)),
+        **(result.metrics or dict.fromkeys(("auc", "eer", "average_precision", "macro_auc", "macro_videos"))),
+        "auc_of_videos": {name: auc(y, scores) if np.unique(y).size == 2 else None for name, y, scores in both},
+        "calibrated": decided
+        and {
+            "threshold": decided.threshold,
+            "alarms": sum(map(len, decided.alarms)),
+            **(decided.measures or {}),
+        },
+    }
+    write_whole(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n"))
+
+
+def metric_lines(result, unlike=""):
+    """The metrics of an Evaluate.Evaluation for people; unlike: what to name beside them."""
+    if result.labels is None:
+        return ["no labels, so no AUC: data/README.md says how to give them"]
+    if result.metrics is None:
+        which, count = "abnormal" if result.labels[0][0] else "normal", sum(map(len, result.labels))
+        return [f"all {count} labelled frames are {which}, so no AUC: it compares frames of both classes"]
+    metrics, beside = result.metrics, f" ({unlike})" if unlike else ""
+    names = {"auc": "AUC", "eer": "EER", "average_precision": "average precision"}
+    lines = [f"{name}{beside}: {100 * metrics[key]:.4f} %" for key, name in names.items()]
+    if metrics["macro_videos"]:
+        videos = f"{metrics['macro_videos']} of {len(result.videos)} videos; the others have frames of one class only"
+        lines.append(f"macro AUC{beside}: {100 * metrics['macro_auc']:.4f} % (mean over {videos})")
+    return lines
+
+
+def alarm_line(decided, fps, caveat=""):
+    """How an exp.alarms.Decided fares, for people; caveat: what is wrong with its threshold."""
+    count = sum(map(len, decided.alarms))
+    line = f"calibrated threshold {decided.threshold:.4g}: {count} alarms"
+    if m := decided.measures:
+        precision, recall = (
+            f"{100 * m[name]:.2f} %" if m[name] is not None else "-" for name in ("precision", "recall")
+        )
+        line += (
+            f", of their frames {precision} abnormal (precision), of abnormal frames {recall} in them (recall); "
+            f"{m['events_met']} of {m['events']} events met, {m['false_alarms_per_hour']:.1f} false alarms an hour "
+            f"at {fps:g} frames a second"
+        )
+    return line + (f" [{caveat}]" if caveat else "")

@@ -1,9 +1,9 @@
-"""Figures that a person looks at, all PNG: training curves, score curves, ROC, histogram of scores, single frames.
+"""Figures that a person looks at, all PNG: training curves; of an evaluation score curves, ROC, histogram, panels.
 
 Pure drawing: each function takes numbers and pictures and writes files, sizes in pixels. `result` is an
 Evaluate.Evaluation, `frame_at` a function (place in result.videos, index of a frame in that video) -> uint8 (h, w, 3)
 BGR, of any size. Every function makes the directory it writes to, and raises InputError where it cannot write.
-Annotated videos are in exp/video.py.
+Single frames are drawn in exp/panels.py, annotated videos in exp/video.py.
 """
 
 from pathlib import Path
@@ -11,54 +11,16 @@ from pathlib import Path
 import cv2
 import matplotlib
 import numpy as np
-import torch
-from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Patch
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from sklearn import metrics
-from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from data.labels import intervals
-from exp.run import write_whole
-from model import memory
-from utils import InputError, auc, equal_error_rate
-
-# Okabe and Ito's colours, which colour-blind people can tell apart
-NORMAL, ABNORMAL, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"
-SHADE = {"color": ABNORMAL, "alpha": 0.2, "linewidth": 0}  # of ground truth
-STYLE = {
-    "figure.dpi": 100,  # so a figure of 12 x 7 inches has 1200 x 700 pixels
-    "savefig.dpi": 100,
-    "figure.constrained_layout.use": True,
-    "font.size": 11,
-    "axes.titlesize": 12,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.alpha": 0.3,
-    "legend.frameon": False,
-    "figure.constrained_layout.h_pad": 0.08,
-    "figure.constrained_layout.w_pad": 0.08,
-}
-styled = matplotlib.rc_context(STYLE)
-
-
-def _title(figure, text):
-    figure.suptitle(text, fontsize=14, parse_math=False)  # names of videos may hold a $
-
-
-def _save(figure, path):
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {path.parent}: {error.strerror}") from error
-    write_whole(path, lambda temporary: figure.savefig(temporary, format="png"))
-
+from exp.panels import panels, typical_frames
+from exp.style import ABNORMAL, GREEN, GREY, NORMAL, PURPLE, SHADE, add_title, save, styled
+from utils import auc, equal_error_rate
 
 # Training ------------------------------------------------------------------------------------------------------------
 
@@ -119,10 +81,23 @@ def loss_curves(path, history):
     axes.plot(epochs, cosines[:, 1], color=ABNORMAL, label="highest of all pairs", **look)
     axes.plot(epochs, cosines[:, 0], "--", color=NORMAL, label="lowest of all pairs", **look)
     axes.legend()
-    _save(figure, path)
+    save(figure, path)
 
 
-# Scores --------------------------------------------------------------------------------------------------------------
+# Evaluation ----------------------------------------------------------------------------------------------------------
+
+
+def draw_evaluation(directory, result, chosen, replay, frame_at, note=""):
+    """All figures of an evaluation: roc.png and histogram.png, scores/<video>.png, frames/<video>_<frame>.png.
+
+    chosen: frames to draw, see `panels`, which are some typical ones where it is empty; note: what to name beside AUCs.
+    """
+    directory = Path(directory)
+    if result.metrics:
+        roc_curve(directory / "roc.png", result.labels, result.abnormality, note)
+        score_histogram(directory / "histogram.png", result.labels, result.abnormality)
+    panels(directory / "frames", result, chosen or typical_frames(result), replay, frame_at)
+    score_curves(directory / "scores", result, frame_at, note)
 
 
 def peaks(values, count=5):
@@ -136,14 +111,17 @@ def peaks(values, count=5):
     return sorted(chosen[:count])
 
 
-def score_curves(directory, result, frame_at):
-    """<directory>/<video>.png of each video, 1200 x 900: its scores over time and the frames at its highest peaks."""
+def score_curves(directory, result, frame_at, note=""):
+    """<directory>/<video>.png of each video, 1200 x 900: its scores over time and the frames at its highest peaks.
+
+    note: what to name beside an AUC.
+    """
     for video in tqdm(range(len(result.videos)), desc="drawing scores", unit="video"):
-        _score_curve(Path(directory) / f"{result.videos[video]}.png", result, video, frame_at)
+        _score_curve(Path(directory) / f"{result.videos[video]}.png", result, video, frame_at, note)
 
 
 @styled
-def _score_curve(path, result, video, frame_at):
+def _score_curve(path, result, video, frame_at, note):
     frames, abnormality = result.frames[video], result.abnormality[video]
     labels = None if result.labels is None else result.labels[video]
     title = f"video {result.videos[video]}"
@@ -151,9 +129,10 @@ def _score_curve(path, result, video, frame_at):
         kinds = np.unique(labels)
         only = "abnormal" if kinds[0] else "normal"
         title += f"   AUC {100 * auc(labels, abnormality):.2f} %" if len(kinds) == 2 else f"   all frames {only}"
+    title += f"   ({note})" if note else ""
 
     figure = Figure(figsize=(12, 9))
-    _title(figure, title)
+    add_title(figure, title)
     grid = figure.add_gridspec(3, 1, height_ratios=(1.1, 2, 1.3))
     curve = figure.add_subplot(grid[1], ylabel="abnormality", ylim=(-0.04, 1.12))
     curve.plot(frames, abnormality, color="black", linewidth=1.3, marker="o" if len(frames) == 1 else None)
@@ -192,18 +171,21 @@ def _score_curve(path, result, video, frame_at):
         figure.add_artist(wire)
         curve.plot(*point, "o", color="white", markeredgecolor="black", markersize=14, clip_on=False)
         curve.text(*point, number, ha="center", va="center_baseline", fontsize=10)
-    _save(figure, path)
+    save(figure, path)
 
 
 @styled
-def roc_curve(path, labels, abnormality):
-    """ROC of all frames with its AUC and the point of equal errors, 700 x 700; two lists of (n,), one a video."""
+def roc_curve(path, labels, abnormality, note=""):
+    """ROC of all frames with its AUC and the point of equal errors, 700 x 700; two lists of (n,), one a video.
+
+    note: what to name beside the AUC.
+    """
     labels, abnormality = np.concatenate(labels), np.concatenate(abnormality)
     area, equal = 100 * auc(labels, abnormality), 100 * equal_error_rate(labels, abnormality)
     false_alarms, hits, _ = metrics.roc_curve(labels, abnormality, drop_intermediate=False)
     figure = Figure(figsize=(7, 7))
     axes = figure.add_subplot(
-        title=f"ROC of {len(labels)} frames, {int(labels.sum())} of them abnormal",
+        title=f"ROC of {len(labels)} frames, {int(labels.sum())} of them abnormal" + (f"\n({note})" if note else ""),
         xlabel="normal frames above the threshold (%)",
         ylabel="abnormal frames above the threshold (%)",
         aspect="equal",
@@ -215,7 +197,7 @@ def roc_curve(path, labels, abnormality):
     style = {"color": ABNORMAL, "markersize": 9, "clip_on": False, "zorder": 3}
     axes.plot(equal, 100 - equal, "o", label=f"equal error rate {equal:.2f} %", **style)
     figure.legend(loc="outside lower center", ncols=3)
-    _save(figure, path)
+    save(figure, path)
 
 
 @styled
@@ -232,124 +214,4 @@ def score_histogram(path, labels, abnormality):
             look = {"histtype": "stepfilled", "facecolor": (colour, 0.35), "edgecolor": colour, "hatch": hatch}
             axes.hist(values, bins, weights=share, label=f"{len(values)} {name} frames", linewidth=1.5, **look)
     figure.legend(loc="outside upper center", ncols=2)
-    _save(figure, path)
-
-
-# Single frames -------------------------------------------------------------------------------------------------------
-
-
-def typical_frames(result, count=2):
-    """The most abnormal frame of `count` videos and the least abnormal one of `count` others: [(video, frame), ...].
-
-    The videos are those where the abnormality reaches highest and lowest; where there are too few, they serve twice.
-    Scores are min-max scaled in each video, so many reach 1: of these the regular score decides.
-    """
-    highest = [int(np.argmax(values)) for values in result.abnormality]
-    lowest = [int(np.argmin(values)) for values in result.abnormality]
-
-    def score(video, k):
-        return result.abnormality[video][k], result.regular[video][k]
-
-    videos = range(len(result.videos))
-    worst = sorted(videos, key=lambda v: score(v, highest[v]), reverse=True)[:count]
-    calmest = sorted(videos, key=lambda v: (v in worst, score(v, lowest[v])))[:count]
-    return [(v, int(result.frames[v][place[v]])) for some, place in ((worst, highest), (calmest, lowest)) for v in some]
-
-
-def panels(directory, result, chosen, replay, frame_at):
-    """<directory>/<video>_<frame>.png for each of `chosen`, [(place in result.videos, index of the frame), ...].
-
-    replay: place of a video -> its frames scored again, an iterator of exp.score.Scored; called once a video. The scale
-    of the errors is the same in all pictures, so that they can be compared.
-    """
-    found = []
-    for video in sorted({video for video, _ in chosen}):
-        wanted = {frame for place, frame in chosen if place == video}
-        first = int(result.frames[video][0])
-        for scored in replay(video):
-            for frame in sorted(wanted.intersection(range(first, first + len(scored.psnr)))):
-                parts = (scored.target, scored.predicted, scored.queries, scored.items)
-                found.append((video, frame, [part[frame - first].float().cpu() for part in parts]))
-                wanted.remove(frame)
-            first += len(scored.psnr)
-            if not wanted:
-                break
-    error_max = max((high_error(squared_error(*parts[:2])) for *_, parts in found), default=0)
-    for video, frame, parts in found:
-        k = frame - int(result.frames[video][0])
-        name, kind = result.videos[video], ""
-        if result.labels is not None:
-            kind = ", labelled abnormal" if result.labels[video][k] else ", labelled normal"
-        title = f"video {name}, frame {frame}: abnormality {result.abnormality[video][k]:.3f}{kind}"
-        height, width = frame_at(video, frame).shape[:2]
-        panel(Path(directory) / f"{name}_{frame:04d}.png", *parts, title, width / height, error_max)
-
-
-def squared_error(target, predicted):
-    """Mean over channels: two (c, H, W) in [0, 1] -> (H, W)."""
-    return (predicted - target).square().mean(dim=-3)
-
-
-def high_error(error):
-    """What the colours of an error (H, W) end at: all but one pixel of a thousand lie below, so none outshines all."""
-    return float(np.quantile(error, 0.999))
-
-
-@styled
-def panel(path, target, predicted, queries, items, title="", ratio=1.0, error_max=None):
-    """One frame, its prediction, their error, and how its queries match the memory items, 1200 wide.
-
-    target, predicted (c, H, W) in [0, 1], BGR or gray; queries (h, w, C); items (M, C), all on the CPU. ratio: width by
-    height at which frames are shown, for the network sees them squeezed. error_max: where the colours of the error end.
-    """
-    error = squared_error(target, predicted).numpy()  # (H, W)
-    matching = memory.matching_probability(queries, items).permute(2, 0, 1)  # (M, h, w)
-    chosen = matching.argmax(dim=0).numpy()
-    height, width = error.shape
-    frame, gray = _picture(target), _picture(target).mean(axis=2, keepdims=True).repeat(3, axis=2)
-    shown = {"extent": (0, width, height, 0), "aspect": width / height / ratio, "interpolation": "nearest"}
-
-    figure = Figure(figsize=(12, 1.6 + 7 / max(ratio, 0.5)))
-    _title(figure, title)
-    grid = figure.add_gridspec(2, 3)
-    for place, name, picture in ((0, "frame", frame), (1, "prediction", _picture(predicted))):
-        _blank(figure, grid[0, place], name).imshow(picture, **shown)
-    axes = _blank(figure, grid[0, 2], "squared error, frames in [0, 1]")
-    scale = PowerNorm(0.5, 0, error_max or high_error(error) or 1.0, clip=True)
-    axes.imshow(0.5 * gray, **shown)
-    heat = axes.imshow(error, cmap="inferno", norm=scale, alpha=scale(error).data, **shown)  # dark: transparent
-    ticks = scale.vmax * np.linspace(0, 1, 5) ** 2
-    figure.colorbar(heat, extend="max", shrink=0.8, label="mean over channels", ticks=ticks, format="%.2g")
-
-    axes = _blank(figure, grid[1, 0], "nearest item of each query")
-    count = len(items)
-    colours = matplotlib.colormaps["tab10" if count <= 10 else "tab20" if count <= 20 else "turbo"].resampled(count)
-    axes.imshow(gray, **shown)
-    axes.imshow(colours(chosen), alpha=0.65, **shown)
-    for item in np.unique(chosen):  # its number goes to the middle of its largest region
-        depth = cv2.distanceTransform(np.pad(chosen == item, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
-        y, x = (np.array(np.unravel_index(depth.argmax(), depth.shape)) + 0.5) * (height, width) / chosen.shape
-        axes.text(x, y, item, ha="center", va="center", path_effects=[withStroke(linewidth=3, foreground="white")])
-
-    axes = _blank(figure, grid[1, 1:], "matching probability of each item, their sum is 1")
-    columns, pad = -(-count // (2 if count <= 12 else 3)), max(1, chosen.shape[1] // 8)
-    tiled = make_grid(matching[:, None], columns, padding=pad, pad_value=torch.nan)[0].numpy()
-    axes_of_maps = axes.imshow(tiled, cmap="cividis", aspect=shown["aspect"], interpolation="nearest")
-    for item in range(count):
-        row, column = divmod(item, columns)
-        x, y = column * (chosen.shape[1] + pad) + pad, row * (chosen.shape[0] + pad) + pad
-        outline = [withStroke(linewidth=2.5, foreground="white")]
-        axes.text(x - 0.4, y - 0.5, item, ha="left", va="top", fontsize=10, path_effects=outline)
-    figure.colorbar(axes_of_maps, shrink=0.8, label="probability")
-    _save(figure, path)
-
-
-def _blank(figure, place, title):
-    axes = figure.add_subplot(place, title=title)
-    axes.set_axis_off()
-    return axes
-
-
-def _picture(frame):
-    """(c, H, W) BGR or gray -> (H, W, 3) RGB, numpy, for matplotlib."""
-    return frame.clamp(0, 1).flip(0).expand(3, -1, -1).permute(1, 2, 0).numpy()
+    save(figure, path)

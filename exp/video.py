@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from data.labels import intervals
 from utils import InputError
@@ -172,8 +173,8 @@ class AnnotatedVideo:
         _text(strip, f"{self.first + begin + self.window - 1}", (right, len(strip) - 7), GREY, align=1)
 
 
-def annotate(path, result, video, stream, frame_at, fps=25, threshold=None, error_scale=None):
-    """The annotated video of a scored test video; frames from `threshold` on are alarms.
+def annotate(path, result, video, stream, frame_at, fps=25, threshold=None, score_range=(0, 1), error_scale=None):
+    """The annotated video of a scored test video; frames above `threshold` are alarms.
 
     result: Evaluate.Evaluation; video: place in result.videos; stream: its frames scored again, an iterator of
     exp.score.Scored; frame_at(video, index of a frame) -> uint8 (h, w, 3) BGR. error_scale is by default the highest
@@ -183,16 +184,29 @@ def annotate(path, result, video, stream, frame_at, fps=25, threshold=None, erro
     if error_scale is None:
         error_scale = max(float(np.max(values)) for values in result.regular) or 1.0
     first, k = int(result.frames[video][0]), 0
-    with AnnotatedVideo(
-        path, f"video {result.videos[video]}", fps, error_scale, threshold, whole=(scores, labels), first=first
-    ) as out:
+    name, whole = f"video {result.videos[video]}", (scores, labels)
+    with AnnotatedVideo(path, name, fps, error_scale, threshold, score_range, whole=whole, first=first) as out:
         for scored in stream:
             errors = (scored.predicted - scored.target).square().mean(dim=1).float().cpu().numpy()  # (n, H, W)
             for error in errors:
                 label = None if labels is None else labels[k]
-                alarm = None if threshold is None else bool(scores[k] >= threshold)
+                alarm = None if threshold is None else bool(scores[k] > threshold)
                 out.add(frame_at(video, first + k), error, scores[k], label, alarm)
                 k += 1
+
+
+def annotate_all(directory, result, decided, replay, frame_at, fps):
+    """<directory>/<video>.mp4 of each test video: with its abnormality or, if `decided`, the scores that gave alarms.
+
+    decided: exp.alarms.Decided or None; replay: place of a video -> its frames scored again; the rest as in `annotate`.
+    """
+    threshold, limits = None, (0, 1)
+    if decided:
+        threshold, scores = decided.threshold, np.concatenate([*decided.scores, [decided.threshold]])
+        limits = float(np.floor(scores.min())), float(np.ceil(scores.max()))
+        result = result._replace(abnormality=decided.scores)
+    for video, name in enumerate(tqdm(result.videos, desc="annotating", unit="video")):
+        annotate(directory / f"{name}.mp4", result, video, replay(video), frame_at, fps, threshold, limits)
 
 
 def _text(picture, text, place, colour=BLACK, limit=None, align=0):
