@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -34,3 +35,19 @@ def make_videos():
         return find_videos(root)
 
     return make
+
+
+@pytest.fixture
+def in_its_own_folder(tmp_path, monkeypatch):
+    """Runs go to ./exp, so a test that makes some has a working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def dataset(in_its_own_folder, make_videos):
+    """dataset/own: 2 training videos with 12 clips of 5 frames, 2 test videos with labels of both classes."""
+    own = Path("dataset") / "own"
+    make_videos(own / "training" / "frames", {"1": 10, "2": 10})
+    make_videos(own / "testing" / "frames", {"1": 12, "2": 9})
+    (own / "frame_labels.csv").write_text("video,first,last\n1,6,8\n2,0,5\n")
+    return own

@@ -23,22 +23,7 @@ from utils import run_script
 ROOT = Path(__file__).parents[1]
 PED2 = ROOT.parent / "shared" / "dataset" / "ped2"
 TINY = ["--dataset_type", "own", "--h", "16", "--w", "16", "--fdim", "16", "--msize", "4", "--num_workers", "0"]
-
-
-@pytest.fixture(autouse=True)
-def in_its_own_folder(tmp_path, monkeypatch):
-    """Runs go to ./exp, so each test has a working directory."""
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def dataset(in_its_own_folder, make_videos):
-    """dataset/own: 2 training videos with 12 clips of 5 frames, 2 test videos with labels of both classes."""
-    own = Path("dataset") / "own"
-    make_videos(own / "training" / "frames", {"1": 10, "2": 10})
-    make_videos(own / "testing" / "frames", {"1": 12, "2": 9})
-    (own / "frame_labels.csv").write_text("video,first,last\n1,6,8\n2,0,5\n")
-    return own
+pytestmark = pytest.mark.usefixtures("in_its_own_folder")
 
 
 def call(script, *arguments):
