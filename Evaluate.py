@@ -17,7 +17,7 @@ from data.frames import find_videos, read_picture, split_directory
 from data.labels import frame_labels
 from exp import calibration, flags
 from exp.alarms import decide
-from exp.device import fold_batch_norms, pick_device, place
+from exp.device import fold_batch_norms, make_deterministic, pick_device, place
 from exp.output import alarm_line, metric_lines, write_alarms, write_evaluation, write_scores
 from exp.run import SHAPE, environment, load_model, run_directory
 from exp.score import replay, score_clips
@@ -193,6 +193,8 @@ def find_frames(wanted, clips):
 def main():
     args = parse()
     device = pick_device(args.device, args.gpus)
+    if args.deterministic:
+        make_deterministic()
     model_path = args.model_dir or run_directory(args.dataset_type, args.method or "pred", args.exp_dir)
     model_path = model_path / "model.pth" if model_path.is_dir() else model_path
     items_path = args.m_items_dir or model_path.with_name("m_items.pt")

@@ -18,6 +18,7 @@ from exp.device import (
     fold_batch_norms,
     gather,
     join_processes,
+    make_deterministic,
     pick_device,
     place,
     rank_zero_first,
@@ -128,6 +129,8 @@ def conclude(run, model, items, normal, args, anew):
 def main():
     args = parse()
     device = pick_device(args.device, args.gpus)
+    if args.deterministic:
+        make_deterministic()
     rank, processes = join_processes(device)
     directory = run_directory(args.dataset_type, args.method, args.exp_dir)
     run = Run(directory, {**vars(args), "processes": processes}, args.resume, args.overwrite, writes=rank == 0)

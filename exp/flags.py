@@ -136,6 +136,11 @@ def add_run_flags(parser):
     run = parser.add_argument_group("run")
     run.add_argument("--exp_dir", default="log", help="name of the run: exp/<dataset_type>/<method>/<exp_dir>")
     add_device_flags(run)
+    run.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="on CUDA: the same numbers each time, slower; a CPU gives them anyway",
+    )
 
 
 def add_device_flags(run):

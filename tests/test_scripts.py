@@ -138,6 +138,18 @@ def test_the_seed_decides_the_run(dataset):
     assert not torch.equal(contents(run_of(exp_dir="a"))[1], contents(run_of(exp_dir="c"))[1])
 
 
+def test_deterministic_algorithms_serve_training_and_evaluation(dataset, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is as before in the end
+    try:
+        assert train("--exp_dir", "a", "--deterministic") == 0
+        assert torch.are_deterministic_algorithms_enabled()
+        assert evaluate("--exp_dir", "a", "--deterministic") == 0
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert train("--exp_dir", "b") == 0
+    assert_same(run_of(exp_dir="a"), run_of(exp_dir="b"))  # nothing but speed changes, on a CPU not even that
+
+
 def test_loss_weights_are_live(dataset):
     for exp_dir, flags in (
         ("a", []),
