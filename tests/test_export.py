@@ -21,21 +21,26 @@ assert not {"model", "exp", "data", "utils"} & {name.split(".")[0] for name in s
 """
 
 
-@pytest.fixture
-def run(request, tmp_path):
-    """A run, by default of pred: a network whose batch norms have seen something, and nothing else in its directory."""
-    method = getattr(request, "param", "pred")
+def make_run(folder, method="pred", items=None, **flags):
+    """A run of a network whose batch norms have seen something, with the files that later commands read."""
     shape = {"method": method, "c": 3, "t_length": 5 if method == "pred" else 1}
     shape |= {"h": 24, "w": 16, "msize": 4, "fdim": 16}
     torch.manual_seed(0)
     model = build_model(shape).train()
-    model(torch.rand(4, model.inputs, 24, 16), memory.initial_items(4, 16))
-    folder = tmp_path / "run"
+    with torch.no_grad():
+        model(torch.rand(4, model.inputs, 24, 16), memory.initial_items(4, 16))
     folder.mkdir()
     of = {"format": FORMAT, "epoch": 1}
+    items = memory.initial_items(4, 16) if items is None else items
     torch.save({**of, "shape": shape, "model": model.state_dict()}, folder / "model.pth")
-    torch.save({**of, "method": method, "items": memory.initial_items(4, 16)}, folder / "m_items.pt")
+    torch.save({**of, "method": method, "items": items}, folder / "m_items.pt")
+    (folder / "flags.json").write_text(json.dumps({**shape, **flags}))
     return folder
+
+
+@pytest.fixture
+def run(request, tmp_path):
+    return make_run(tmp_path / "run", getattr(request, "param", "pred"))
 
 
 def inputs_and_outputs(run, count):
