@@ -15,19 +15,24 @@ from data import synthetic
 from data.clips import open_clips, testing_loader
 from data.frames import find_videos, read_picture, split_directory
 from data.labels import frame_labels
-from exp import calibration, flags
+from data.stream import Stream
+from exp import calibration, flags, weights
 from exp.alarms import decide
 from exp.device import fold_batch_norms, make_deterministic, pick_device, place
 from exp.output import alarm_line, metric_lines, write_alarms, write_evaluation, write_scores
 from exp.run import SHAPE, environment, load_model, run_directory
 from exp.score import replay, score_clips
 from exp.video import annotate_all
+from exp.watch import Recorder, watch
 from utils import InputError, Parser, run_script
 
 
 def parse(arguments=None):
     parser = Parser(description=__doc__.splitlines()[0])
     model = parser.add_argument_group("model")
+    model.add_argument(
+        "--weights", metavar="NAME", help="weights of this repository, exp/weights/NAME, and with them their data set"
+    )
     model.add_argument(
         "--model_dir", type=Path, help="a model file, or the directory of a run; by default that of --exp_dir"
     )
@@ -82,11 +87,26 @@ def parse(arguments=None):
     )
     output.add_argument("--save_video", action="store_true", help="write annotated videos")
     args = parser.parse_args(arguments)
+    if args.weights is not None:
+        parser.set_defaults(dataset_type=None, exp_dir=None)  # to tell whether they were given
+        args = parser.parse_args(arguments)
+        use_weights(args)
     if args.frames and (args.no_figures or args.video):
         parser.error(f"--frames goes not with --{'no_figures' if args.no_figures else 'video'}")
     if args.video and args.smooth_kind == "centred":
         parser.error("--smooth_kind centred needs the frames to come: with --video only causal is possible")
     return args
+
+
+def use_weights(args):
+    """Let args name the model, data set and method of --weights. Raises InputError where flags say something else."""
+    directory, about = weights.find(args.weights)
+    known = {"dataset_type": about["dataset_type"], "method": about["method"], "exp_dir": args.weights}
+    for name, value in {**known, "model_dir": directory, "m_items_dir": None}.items():
+        if getattr(args, name) not in (None, value):
+            raise InputError(f"--{name} {getattr(args, name)} contradicts --weights {args.weights}: leave one out")
+        setattr(args, name, value)
+    args.output_dir = args.output_dir or run_directory(args.dataset_type, args.method, args.exp_dir)
 
 
 class Evaluation(NamedTuple):
@@ -217,6 +237,16 @@ def main():
     memory_update = args.memory_update == "on"
     model, items = fold_batch_norms(place(model, device, args.precision, args.compile)), items.to(device)
 
+    caveat = normal.caveat(th, memory_update, args.false_alarm_rate) if normal else ""
+    if args.video:
+        stream = Stream(args.video, args.fps)
+        directory = args.output_dir or model_path.parent / "watched" / stream.name
+        sigma, gap = args.smooth and args.smooth.frames(stream.fps), args.merge_gap.frames(stream.fps)
+        recorder = Recorder(directory, stream, normal, alpha, args.false_alarm_rate, sigma, gap, args.save_video)
+        print(f"threshold {recorder.threshold:.4g}" + (f" [{caveat}]" if caveat else ""))
+        watch(model, items, shape, recorder, th, memory_update, args.psnr_region, args.test_batch_size)
+        return
+
     if args.dataset_type == "synthetic":
         synthetic.ensure(args.dataset_path)
     size, cache = (shape["h"], shape["w"], shape["c"]), False if args.no_cache else args.cache_dir
@@ -245,8 +275,8 @@ def main():
     judging = {"false_alarm_rate": args.false_alarm_rate, "merge_gap": args.merge_gap.frames(fps), "fps": fps}
     if normal:
         decided = decide(result, normal, alpha, sigma, causal, **judging)
-        write_alarms(output / "alarms.csv", result.videos, decided.alarms, fps)
-        print(alarm_line(decided, fps, normal.caveat(th, memory_update, args.false_alarm_rate)))
+        write_alarms(output / "alarms.csv", result.videos, decided.alarms)
+        print(alarm_line(decided, fps, caveat))
     else:
         print(f"no calibrated threshold: {missing}")
     about = {"dataset_type": args.dataset_type, "avenue_labels": args.avenue_labels, "model": str(model_path)}

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from exp import calibration
 from exp.run import FREE, SHAPE, call, load_file, load_model, read_record
 from utils import InputError, Parser, run_script
 
@@ -63,10 +64,10 @@ def pack(run, name, *flags):
     directory = FOLDER / name
     if directory.parent != FOLDER or directory.exists():
         raise InputError(f"{directory} cannot be made: give a new name, or remove the weights of that name first")
-    *_, shape = load_model(run / "model.pth", run / "m_items.pt", dict.fromkeys(SHAPE))
     record = read_record(run)
+    _, items, shape = load_model(run / "model.pth", run / "m_items.pt", dict.fromkeys(SHAPE))
+    calibration.load(run / "model.pth", items)
     model = load_file(run / "model.pth", "model")
-    load_file(run / "calibration.pt", "calibration")
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=FOLDER) as folder:
         packed, results = Path(folder) / "packed", Path(folder) / "results"
@@ -76,13 +77,10 @@ def pack(run, name, *flags):
             shutil.copyfile(run / file, packed / file)
         which = ("--dataset_type", record.flags["dataset_type"], "--model_dir", packed, "--output_dir", results)
         call("Evaluate.py", *which, "--no_figures", *flags)
-        metrics = {
-            "dataset_type": record.flags["dataset_type"],
-            "method": shape["method"],
-            "evaluation": json.loads((results / "evaluation.json").read_text()),
-            "flags": {flag: value for flag, value in record.flags.items() if flag not in FREE},
-            "starts": record.starts,
-        }
+        flags_of_run = {flag: value for flag, value in record.flags.items() if flag not in FREE}
+        evaluation = json.loads((results / "evaluation.json").read_text())
+        del evaluation["model"]  # a path of this machine
+        metrics = {"method": shape["method"], **evaluation, "trained": {"flags": flags_of_run, "starts": record.starts}}
         (packed / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         (packed / SUMS).write_text("".join(f"{sha256(packed / file)}  {file}\n" for file in FILES))
         packed.rename(directory)
@@ -101,7 +99,7 @@ def main():
     flags = [text for name in passed_on if getattr(args, name) for text in (f"--{name}", getattr(args, name))]
     directory, metrics = pack(args.run, args.name, *flags)
     size = sum(path.stat().st_size for path in directory.iterdir()) / 2**20
-    print(f"{directory}: {size:.1f} MiB, AUC {100 * metrics['evaluation']['auc']:.4f} %")
+    print(f"{directory}: {size:.1f} MiB, AUC {100 * metrics['auc']:.4f} %")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,166 @@
+"""Weights in the repository: packed from a run, found by name, whole or refused, and worth the number beside them."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_scripts import call, evaluate, one_line, run_of, train
+
+import Evaluate
+from exp import weights
+from exp.run import SHAPE, build_model, load_model
+from utils import run_script
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where weights are kept while the test runs."""
+    monkeypatch.setattr(weights, "FOLDER", tmp_path / "weights")
+    return tmp_path / "weights"
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Evaluate.py is not started as a process of its own."""
+
+    def main(script, *arguments):
+        assert script == "Evaluate.py" and call(Evaluate, *arguments) == 0
+
+    monkeypatch.setattr(weights, "call", main)
+
+
+def pack(*arguments):
+    sys.argv = ["weights.py", *map(str, arguments)]
+    with pytest.raises(SystemExit) as end:
+        run_script(weights.main)
+    return end.value.code or 0
+
+
+def with_weights(*arguments):
+    return call(Evaluate, "--num_workers_test", 0, "--no_figures", *arguments)
+
+
+@pytest.fixture
+def tiny(dataset, folder, in_process):
+    """weights/tiny, packed from a run of recon."""
+    assert train("--method", "recon", "--loss_compact", 0.5) == 0
+    assert pack(run_of("recon"), "tiny") == 0
+    return folder / "tiny"
+
+
+def test_packed_weights_give_the_number_beside_them(tiny, capsys):
+    about = json.loads((tiny / "metrics.json").read_text())
+    capsys.readouterr()
+    assert with_weights("--weights", "tiny") == 0
+    out = capsys.readouterr().out
+    assert f"AUC: {100 * about['auc']:.4f} %" in out.splitlines()
+    assert evaluate("--method", "recon", "--no_figures") == 0
+    whole = float(re.search(r"^AUC: (\S+)", capsys.readouterr().out, re.MULTILINE)[1])
+    assert 100 * about["auc"] == pytest.approx(whole, abs=3)  # half precision may swap neighbours among 21 frames
+    assert (about["method"], about["dataset_type"]) == ("recon", "own")
+    assert about["trained"]["flags"]["loss_compact"] == 0.5
+    assert about["trained"]["starts"][0]["torch"] == torch.__version__
+    assert not re.search(str(Path.cwd()), (tiny / "metrics.json").read_text())
+
+
+def test_packing_in_a_process_of_its_own(dataset, folder, capfd):
+    assert train() == 0
+    assert pack(run_of(), "tiny") == 0
+    lines = capfd.readouterr().out.splitlines()
+    number = 100 * json.loads((folder / "tiny" / "metrics.json").read_text())["auc"]
+    assert f"AUC: {number:.4f} %" in lines
+    assert lines[-1].startswith(str(folder / "tiny")) and f"AUC {number:.4f} %" in lines[-1]
+
+
+def test_evaluating_writes_nothing_beside_the_weights(tiny):
+    before = sorted(tiny.iterdir())
+    assert [path.name for path in before] == sorted((*weights.FILES, weights.SUMS))
+    assert sorted(path.name for path in tiny.parent.iterdir()) == ["tiny"]
+    assert with_weights("--weights", "tiny") == 0
+    assert sorted(tiny.iterdir()) == before
+    assert (Path("exp") / "own" / "recon" / "tiny" / "scores.csv").is_file()
+
+
+def test_the_sums_are_those_of_sha256sum(tiny):
+    done = subprocess.run(["sha256sum", "--check", weights.SUMS], cwd=tiny, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(": OK") == len(weights.FILES)
+
+
+def test_weights_are_half_as_large_and_load_as_float32(tmp_path):
+    shape = {"method": "pred", "c": 3, "t_length": 5, "h": 64, "w": 64, "msize": 10, "fdim": 512}
+    model = build_model(shape)
+    packed = {"format": 1, "shape": shape, "epoch": 1, "model": weights.halved(model.state_dict())}
+    items = {"format": 1, "method": "pred", "epoch": 1, "items": torch.rand(10, 512)}
+    torch.save(packed, tmp_path / "model.pth")
+    torch.save(items, tmp_path / "m_items.pt")
+    assert (tmp_path / "model.pth").stat().st_size < 32 * 2**20
+    loaded, *_ = load_model(tmp_path / "model.pth", tmp_path / "m_items.pt", dict.fromkeys(SHAPE))
+    for (name, value), original in zip(loaded.state_dict().items(), model.state_dict().values(), strict=True):
+        assert value.dtype == original.dtype, name
+        torch.testing.assert_close(value, original, rtol=1e-3, atol=1e-7)
+
+
+def test_what_half_precision_cannot_hold_is_not_packed(dataset, folder, in_process, capsys):
+    assert train() == 0
+    file = torch.load(run_of() / "model.pth", weights_only=True)
+    file["model"]["decoder.frame.0.weight"][0, 0, 0, 0] = 1e6
+    torch.save(file, run_of() / "model.pth")
+    assert pack(run_of(), "tiny") == 2
+    one_line(capsys, "decoder.frame.0.weight", "half precision")
+    assert not list(folder.iterdir())
+
+
+def test_flags_that_contradict_weights_are_refused(tiny, capsys):
+    for flags in (
+        ["--dataset_type", "synthetic"],  # the default, but given
+        ["--dataset_type", "ped2"],
+        ["--method", "pred"],
+        ["--model_dir", "exp"],
+        ["--m_items_dir", "m_items.pt"],
+        ["--exp_dir", "log"],
+        ["--h", "32"],
+    ):
+        assert with_weights("--weights", "tiny", *flags) == 2
+        one_line(capsys, *flags, "contradicts")
+
+
+def test_flags_that_agree_are_fine(tiny):
+    assert with_weights("--weights", "tiny", "--dataset_type", "own", "--method", "recon", "--h", "16") == 0
+
+
+def test_an_unknown_name_lists_those_that_are_there(tiny, capsys):
+    for name in ("other", "../weights/tiny", ""):
+        assert with_weights("--weights", name) == 2
+        one_line(capsys, "tiny")
+
+
+def test_damaged_weights_are_refused(tiny, capsys):
+    for file in weights.FILES:
+        content = (tiny / file).read_bytes()
+        damaged = bytearray(content)
+        damaged[len(damaged) // 2] ^= 1
+        (tiny / file).write_bytes(damaged)
+        assert with_weights("--weights", "tiny") == 2
+        one_line(capsys, tiny / file, "not the file that was packed")
+        (tiny / file).unlink()
+        assert with_weights("--weights", "tiny") == 2
+        one_line(capsys, tiny / file)
+        (tiny / file).write_bytes(content)
+    assert with_weights("--weights", "tiny") == 0
+
+
+def test_mistakes_in_packing(tiny, capsys):
+    assert pack("nowhere", "new") == 2
+    one_line(capsys, "nowhere")
+    for name in ("tiny", "../tiny", "a/b", ""):
+        assert pack(run_of("recon"), name) == 2
+        one_line(capsys, "new name")
+    (run_of("recon") / "calibration.pt").unlink()
+    assert pack(run_of("recon"), "new") == 2
+    one_line(capsys, "calibration", "python -m exp.calibration")
+    assert [path.name for path in tiny.parent.iterdir()] == ["tiny"]
