@@ -15,6 +15,8 @@ class Alarm(NamedTuple):
     end: int  # its last, included
     peak: int  # the frame of the highest score
     score: float  # of that frame
+    start_seconds: float  # when these frames were
+    end_seconds: float
 
 
 class Tracker:
@@ -28,11 +30,12 @@ class Tracker:
         self.threshold, self.merge_gap = threshold, merge_gap
         self.alarm = None  # under way
 
-    def add(self, frame, score):
-        """Take the score of the next frame, given with its index. Returns the Alarm that ends by it, or None."""
+    def add(self, frame, seconds, score):
+        """Take the next frame: its index, time and score. Returns the Alarm that ends by it, or None."""
         if score > self.threshold:
-            highest = (score, frame) if self.alarm is None or score > self.alarm.score else self.alarm[:1:-1]
-            self.alarm = Alarm(frame if self.alarm is None else self.alarm.start, frame, highest[1], float(highest[0]))
+            before = self.alarm or Alarm(frame, frame, frame, score, seconds, seconds)
+            highest = {"peak": frame, "score": float(score)} if score > before.score else {}
+            self.alarm = before._replace(end=frame, end_seconds=seconds, **highest)
         elif self.alarm is not None and frame - self.alarm.end >= self.merge_gap:
             return self.finish()
         return None
@@ -43,10 +46,10 @@ class Tracker:
         return ended
 
 
-def find_alarms(frames, scores, threshold, merge_gap=1):
+def find_alarms(frames, scores, threshold, merge_gap=1, fps=25):
     """The alarms of a whole video: indices of frames (N,) and their scores (N,) -> [Alarm]."""
     tracker = Tracker(threshold, merge_gap)
-    found = [tracker.add(int(frame), score) for frame, score in zip(frames, scores, strict=True)]
+    found = [tracker.add(k, k / fps, s) for k, s in zip(frames.tolist(), scores.tolist(), strict=True)]
     return [alarm for alarm in (*found, tracker.finish()) if alarm]
 
 
@@ -68,7 +71,7 @@ def decide(result, calibration, alpha, sigma=None, causal=False, false_alarm_rat
     if sigma:
         scores = [smooth(values, sigma, causal) for values in scores]
     threshold = calibration.threshold(alpha, false_alarm_rate, sigma, causal)
-    alarms = [find_alarms(*both, threshold, merge_gap) for both in zip(result.frames, scores, strict=True)]
+    alarms = [find_alarms(*both, threshold, merge_gap, fps) for both in zip(result.frames, scores, strict=True)]
     measures = None if result.labels is None else fare(alarms, result.frames, result.labels, fps)
     return Decided(threshold, scores, alarms, measures)
 

@@ -10,6 +10,7 @@ from exp.run import write_whole
 from utils import InputError, auc
 
 SCORES = ("video", "frame", "psnr", "distance", "regular_score", "updated", "abnormality", "label")
+WATCHED = ("frame", "seconds", "psnr", "distance", "regular_score", "updated", "abnormality", "alarm")
 ALARMS = ("video", "start", "end", "peak", "score", "start_seconds", "end_seconds")
 
 
@@ -29,19 +30,16 @@ class Table:
         self.writer = csv.writer(self.file)
         self.add(header)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        with contextlib.suppress(OSError):  # a full disk, reported when the row was added
-            self.file.close()
-
     def add(self, *rows):
         try:
             self.writer.writerows(rows)
             self.file.flush()
         except OSError as error:
-            raise InputError(f"cannot write {self.path}: {error.strerror}; the rows before are kept") from error
+            raise InputError(f"cannot write {self.path}: {error.strerror}") from error
+
+    def close(self):
+        with contextlib.suppress(OSError):  # a full disk, said when the row was added
+            self.file.close()
 
 
 def write_table(path, header, rows):
@@ -63,10 +61,9 @@ def write_scores(path, result):
     write_table(path, SCORES, rows)
 
 
-def write_alarms(path, videos, alarms, fps):
+def write_alarms(path, videos, alarms):
     """alarms.csv: of each video its name and its list of exp.alarms.Alarm."""
-    by_video = zip(videos, alarms, strict=True)
-    rows = [alarm_row(video, alarm, alarm.start / fps, alarm.end / fps) for video, some in by_video for alarm in some]
+    rows = [alarm_row(video, alarm) for video, some in zip(videos, alarms, strict=True) for alarm in some]
     write_table(path, ALARMS, rows)
 
 
@@ -75,9 +72,16 @@ def score_row(video, frame, psnr, distance, regular, updated, abnormality, label
     return video, frame, f"{psnr:.8g}", f"{distance:.8g}", f"{regular:.8g}", int(updated), f"{abnormality:.8g}", label
 
 
-def alarm_row(video, alarm, start_seconds, end_seconds):
+def watched_row(frame, seconds, psnr, distance, regular, updated, abnormality, alarm):
+    """A row of WATCHED: abnormality as a calibration gives it, alarm whether it is above the threshold."""
+    scores = f"{psnr:.8g}", f"{distance:.8g}", f"{regular:.8g}", int(updated), f"{abnormality:.8g}"
+    return frame, f"{seconds:.3f}", *scores, int(alarm)
+
+
+def alarm_row(video, alarm):
     """A row of ALARMS; alarm: exp.alarms.Alarm."""
-    return video, alarm.start, alarm.end, alarm.peak, f"{alarm.score:.6g}", f"{start_seconds:.2f}", f"{end_seconds:.2f}"
+    score, *seconds = f"{alarm.score:.6g}", f"{alarm.start_seconds:.2f}", f"{alarm.end_seconds:.2f}"
+    return video, alarm.start, alarm.end, alarm.peak, score, *seconds
 
 
 def write_evaluation(path, result, decided, about):

@@ -4,9 +4,9 @@ AnnotatedVideo takes frames one by one, from a file or a camera, without knowing
 test video that is scored already, with its whole curve.
 """
 
+import math
 import os
 from collections import deque
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data.labels import intervals
+from data.stream import quiet
 from utils import InputError
 
 MIN_WIDTH, MAX_WIDTH = 640, 1280  # frames are enlarged or shrunk to a width between
@@ -63,7 +64,7 @@ class AnnotatedVideo:
             self._open(*frame.shape[:2])
         self.scores.append(score)
         self.labels.append(label)
-        with _quiet():
+        with quiet():
             self.writer.write(self._draw(frame, error_map, score, label, alarm))
         self.count += 1
 
@@ -77,7 +78,7 @@ class AnnotatedVideo:
         """End the video and give it its name. Raises InputError when it is not whole: a full disk shows only now."""
         if self.writer is None:
             raise InputError(f"no frame came for {self.path}: no video is written")
-        with _quiet():
+        with quiet():
             self.writer.release()
             video = cv2.VideoCapture(str(self.temporary), cv2.CAP_FFMPEG)
             video.set(cv2.CAP_PROP_POS_FRAMES, self.count - 1)
@@ -101,7 +102,7 @@ class AnnotatedVideo:
             raise InputError(f"cannot make the folder {self.path.parent}: {error.strerror}") from error
         size = (self.width, self.height + TEXT + CURVE)
         for codec in CODECS:
-            with _quiet():
+            with quiet():
                 fourcc = cv2.VideoWriter_fourcc(*codec)
                 self.writer = cv2.VideoWriter(str(self.temporary), cv2.CAP_FFMPEG, fourcc, self.fps, size)
             if self.writer.isOpened():
@@ -202,10 +203,11 @@ def annotate_all(directory, result, decided, replay, frame_at, fps):
     """
     threshold, limits = None, (0, 1)
     if decided:
-        threshold, scores = decided.threshold, np.concatenate([*decided.scores, [decided.threshold]])
-        limits = float(np.floor(scores.min())), float(np.ceil(scores.max()))
-        result = result._replace(abnormality=decided.scores)
+        threshold, result = decided.threshold, result._replace(abnormality=decided.scores)
     for video, name in enumerate(tqdm(result.videos, desc="annotating", unit="video")):
+        if decided:
+            scores = [*decided.scores[video], threshold]
+            limits = math.floor(min(scores)), math.ceil(max(scores))
         annotate(directory / f"{name}.mp4", result, video, replay(video), frame_at, fps, threshold, limits)
 
 
@@ -218,16 +220,3 @@ def _text(picture, text, place, colour=BLACK, limit=None, align=0):
         text = text[:-3] + ".."
     left = place[0] - round(align * cv2.getTextSize(text, *font)[0][0])
     cv2.putText(picture, text, (left, place[1]), font[0], font[1], colour, font[2], cv2.LINE_AA)
-
-
-@contextmanager
-def _quiet():
-    """While inside, OpenCV does not print what goes wrong, on several lines: an InputError says it."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read once, when FFmpeg is used first
-    logging = getattr(cv2.utils, "logging", cv2)  # OpenCV 5, OpenCV 4
-    level = logging.getLogLevel()
-    logging.setLogLevel(0)
-    try:
-        yield
-    finally:
-        logging.setLogLevel(level)
