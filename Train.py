@@ -12,7 +12,7 @@ from tqdm import tqdm
 from data import synthetic
 from data.clips import normalise, open_clips, training_loader
 from data.frames import find_videos, split_directory
-from exp import calibration, flags
+from exp import calibration, flags, tensorboard
 from exp.device import (
     check_same,
     fold_batch_norms,
@@ -51,6 +51,7 @@ def parse(arguments=None):
     )
     flags.add_run_flags(parser)
     parser.add_argument("--no_figures", action="store_true", help="draw no curves of the losses at the end")
+    parser.add_argument("--tensorboard", action="store_true", help="log to TensorBoard too (pip install tensorboard)")
     run = parser.add_mutually_exclusive_group()
     run.add_argument("--resume", action="store_true", help="go on with the run that is in the directory")
     run.add_argument("--overwrite", action="store_true", help="discard the run that is in the directory")
@@ -60,6 +61,8 @@ def parse(arguments=None):
             setattr(args, name, value)
     args.mdim = args.mdim or args.fdim
     flags.check_shape(vars(args))
+    if args.tensorboard:
+        tensorboard.check()
     return args
 
 
@@ -157,6 +160,7 @@ def main():
     network = share_gradients(model, device)
 
     done = len(run.history)  # epochs
+    board = tensorboard.Board(directory, clips, done) if args.tensorboard and rank == 0 else None
     batch = args.batch_size * processes
     run.log(f"{args.method} on {args.dataset_type}: {len(clips.videos)} videos, {len(clips)} clips, {batch} a step")
     run.started(device)
@@ -179,6 +183,8 @@ def main():
         speed = len(loader) * batch / seconds
         metrics = {"epoch": epoch + 1, **metrics, "lr": lr, "seconds": seconds, "clips_per_second": speed}
         run.save(model, items, optimizer, scheduler, metrics)
+        if board:
+            board.add(model, items, metrics)
         run.log(
             f"epoch {epoch + 1}/{args.epochs}  loss {metrics['loss']:.5f}  pixel {metrics['pixel']:.5f}  "
             f"compactness {metrics['compactness']:.6f}  separateness {metrics['separateness']:.4f}  "

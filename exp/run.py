@@ -41,6 +41,7 @@ FREE = (  # flags that may differ when a run is resumed
     "device",
     "gpus",
     "no_figures",
+    "tensorboard",
     "resume",
     "overwrite",
 )
@@ -51,7 +52,17 @@ CONTENTS = {  # what each kind of file holds besides its format
     "calibration": ("items", "lengths", "psnr", "distance", "regular", "th", "psnr_region", "held_out"),
 }
 FILES = ("flags.json", "starts.jsonl", "train.log", "metrics.jsonl", "model.pth", "m_items.pt", "checkpoint.pt")
-RESULTS = ("calibration.pt", "scores.csv", "evaluation.json", "alarms.csv", "figures", "videos")  # made with those
+RESULTS = (  # made with those
+    "calibration.pt",
+    "scores.csv",
+    "evaluation.json",
+    "alarms.csv",
+    "memory.json",
+    "model.pt2",
+    "figures",
+    "videos",
+    "tensorboard",
+)
 
 
 def run_directory(dataset_type, method, exp_dir):
