@@ -6,22 +6,19 @@ scores one file, camera or stream instead, online.
 """
 
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-
-import utils
 from data import synthetic
-from data.clips import open_clips, testing_loader
+from data.clips import open_clips
 from data.frames import find_videos, read_picture, split_directory
 from data.labels import frame_labels
 from data.stream import Stream
 from exp import calibration, flags, weights
 from exp.alarms import decide
 from exp.device import fold_batch_norms, make_deterministic, pick_device, place
+from exp.evaluation import evaluate, find_frames
 from exp.output import alarm_line, metric_lines, write_alarms, write_evaluation, write_scores
 from exp.run import SHAPE, environment, load_model, run_directory
-from exp.score import replay, score_clips
+from exp.score import replay
 from exp.video import annotate_all
 from exp.watch import Recorder, watch
 from utils import InputError, Parser, run_script
@@ -109,81 +106,6 @@ def use_weights(args):
     args.output_dir = args.output_dir or run_directory(args.dataset_type, args.method, args.exp_dir)
 
 
-class Evaluation(NamedTuple):
-    """What `evaluate` found. Lists have one array (frames of the video that have a score,) for each video."""
-
-    videos: list  # names
-    frames: list  # index of each frame in its video, 0-based: the last of its clip
-    psnr: list  # P, dB
-    distance: list  # D, feature distance
-    regular: list  # E, regular score
-    updated: list  # bool, whether the frame updated the memory
-    abnormality: list  # in [0, 1]
-    labels: list | None  # 1 = abnormal; None where there are none
-    items: list  # the memory each video began with, (M, C): exp.score.replay scores it again from there
-    metrics: dict | None  # auc, eer, average_precision, macro_auc in [0, 1], macro_videos; None without both classes
-
-
-def evaluate(
-    model,
-    items,
-    clips,
-    th,
-    alpha,
-    labels=None,
-    memory_update=True,
-    reset_memory=False,
-    batch_size=8,
-    sigma=None,
-    causal=False,
-    psnr_region=None,
-    **loading,
-):
-    """Score all clips and compare with the labels. Returns an Evaluation.
-
-    model in eval mode and items (M, C) on one device; clips: data.clips.Clips; th, alpha: γ and λ; labels: {video name:
-    0/1 array, one value a frame of the video} or None; sigma: frames, smooths the abnormality of each video, causal or
-    not; psnr_region: P is that of the worst square of so many pixels a side; loading: settings of
-    data.clips.testing_loader. The first t_length - 1 frames of a video have no score, and their labels are not used.
-    """
-    loader = testing_loader(clips, batch_size, **loading)
-    scores, items_at_start = score_clips(
-        model, items, loader, clips.lengths, th, memory_update, reset_memory, psnr_region
-    )
-    by_video = {name: np.split(values, np.cumsum(clips.lengths)[:-1]) for name, values in scores.items()}
-    abnormality = [
-        1 - utils.normality(p, d, alpha) for p, d in zip(by_video["psnr"], by_video["distance"], strict=True)
-    ]
-    if sigma:
-        abnormality = [utils.smooth(values, sigma, causal) for values in abnormality]
-    unscored = clips.t_length - 1
-    names = [video.name for video in clips.videos]
-    if labels is not None:
-        labels = [labels[name][unscored:] for name in names]
-    return Evaluation(
-        videos=names,
-        frames=[np.arange(length) + unscored for length in clips.lengths],
-        **by_video,
-        abnormality=abnormality,
-        labels=labels,
-        items=items_at_start,
-        metrics=metrics(labels, abnormality) if labels and np.unique(np.concatenate(labels)).size == 2 else None,
-    )
-
-
-def metrics(labels, abnormality):
-    """Frame-level metrics over all frames together, and the macro AUC over videos that have frames of both classes."""
-    y, s = np.concatenate(labels), np.concatenate(abnormality)
-    macro, videos = utils.macro_auc(labels, abnormality)
-    return {
-        "auc": utils.auc(y, s),
-        "eer": utils.equal_error_rate(y, s),
-        "average_precision": utils.average_precision(y, s),
-        "macro_auc": macro,
-        "macro_videos": videos,
-    }
-
-
 def unlike_the_paper(args, usual, th, sigma):
     """The settings in which scores differ from the paper's, to be named beside a result; "" where none does."""
     differ = {
@@ -198,18 +120,6 @@ def unlike_the_paper(args, usual, th, sigma):
     return ", ".join(name for name, is_on in differ.items() if is_on)
 
 
-def find_frames(wanted, clips):
-    """--frames, [(name of a video, index of a frame), ...] -> the same with the video's place in clips.videos."""
-    places = {video.name: place for place, video in enumerate(clips.videos)}
-    for name, frame in wanted:
-        if name not in places:
-            raise InputError(f"--frames {name}:{frame}: no test video {name}; they are {', '.join(places)}")
-        first, count = clips.t_length - 1, clips.lengths[places[name]]
-        if not first <= frame < first + count:
-            raise InputError(f"--frames {name}:{frame}: only frames {first} to {first + count - 1} of it have scores")
-    return [(places[name], frame) for name, frame in wanted]
-
-
 def main():
     args = parse()
     device = pick_device(args.device, args.gpus)
@@ -221,7 +131,7 @@ def main():
     model, items, shape = load_model(model_path, items_path, {name: getattr(args, name) for name in SHAPE})
     flags.check_shape({**shape, "mdim": args.mdim or shape["fdim"]})
     flags.check_patch(args.psnr_region, shape)
-    normal, missing = None, ""
+    normal = missing = None
     try:
         normal = calibration.load(model_path, items, args.psnr_region)
     except InputError as error:
@@ -229,20 +139,19 @@ def main():
             raise
         missing = str(error)
 
+    output = args.output_dir or model_path.parent
     usual = flags.METHODS[shape["method"]]
     th = normal.auto_th() if args.th == "auto" else usual["th"] if args.th is None else args.th
     alpha = usual["alpha"] if args.alpha is None else args.alpha
-    fps = args.fps or flags.defaults(shape["method"], args.dataset_type)["fps"]
-    sigma, causal = args.smooth and args.smooth.frames(fps), args.smooth_kind == "causal"
     memory_update = args.memory_update == "on"
+    caveat = normal.caveat(th, memory_update, args.false_alarm_rate) if normal else ""
     model, items = fold_batch_norms(place(model, device, args.precision, args.compile)), items.to(device)
 
-    caveat = normal.caveat(th, memory_update, args.false_alarm_rate) if normal else ""
     if args.video:
         stream = Stream(args.video, args.fps)
-        directory = args.output_dir or model_path.parent / "watched" / stream.name
         sigma, gap = args.smooth and args.smooth.frames(stream.fps), args.merge_gap.frames(stream.fps)
-        recorder = Recorder(directory, stream, normal, alpha, args.false_alarm_rate, sigma, gap, args.save_video)
+        judging = alpha, args.false_alarm_rate, sigma, gap
+        recorder = Recorder(output / "watched" / stream.name, stream, normal, *judging, args.save_video)
         print(f"threshold {recorder.threshold:.4g}" + (f" [{caveat}]" if caveat else ""))
         watch(model, items, shape, recorder, th, memory_update, args.psnr_region, args.test_batch_size)
         return
@@ -254,33 +163,27 @@ def main():
     labels = frame_labels(args.dataset_path, args.dataset_type, videos, args.avenue_labels)
     clips = open_clips(videos, "testing", shape["t_length"], size, cache, args.bad_frames)
     chosen = find_frames(args.frames or [], clips)
-    settings = {
-        "th": th,
-        "alpha": alpha,
-        "memory_update": memory_update,
-        "reset_memory": args.reset_memory,
-        "sigma": sigma,
-        "causal": causal,
-        "psnr_region": args.psnr_region,
-    }
+    fps = args.fps or flags.defaults(shape["method"], args.dataset_type)["fps"]
+    smoothing = {"sigma": args.smooth and args.smooth.frames(fps), "causal": args.smooth_kind == "causal"}
+    scoring = {"th": th, "alpha": alpha, "memory_update": memory_update, "reset_memory": args.reset_memory}
+    scoring |= {**smoothing, "psnr_region": args.psnr_region}
     loading = {"batch_size": args.test_batch_size, "num_workers": args.num_workers_test}
-    result = evaluate(model, items, clips, labels=labels, **settings, **loading)
+    result = evaluate(model, items, clips, labels=labels, **scoring, **loading)
 
-    output = args.output_dir or model_path.parent
     output.mkdir(parents=True, exist_ok=True)
     write_scores(output / "scores.csv", result)
     print(f"scores of {len(clips)} frames of {len(clips.videos)} videos: {output / 'scores.csv'}")
-    unlike, decided = unlike_the_paper(args, usual, th, sigma), None
+    unlike = unlike_the_paper(args, usual, th, smoothing["sigma"])
     print(*metric_lines(result, unlike), sep="\n")
     judging = {"false_alarm_rate": args.false_alarm_rate, "merge_gap": args.merge_gap.frames(fps), "fps": fps}
-    if normal:
-        decided = decide(result, normal, alpha, sigma, causal, **judging)
+    decided = decide(result, normal, alpha, **smoothing, **judging) if normal else None
+    if decided:
         write_alarms(output / "alarms.csv", result.videos, decided.alarms)
         print(alarm_line(decided, fps, caveat))
     else:
         print(f"no calibrated threshold: {missing}")
     about = {"dataset_type": args.dataset_type, "avenue_labels": args.avenue_labels, "model": str(model_path)}
-    about |= {**environment(device), "settings": {**settings, **judging}, "unlike_the_paper": unlike}
+    about |= {**environment(device), "settings": {**scoring, **judging}, "unlike_the_paper": unlike}
     write_evaluation(output / "evaluation.json", result, decided, about)
 
     def again(video):

@@ -147,12 +147,18 @@ def equal_error_rate(labels, abnormality):
     return float(np.interp(0, false_alarms + hits - 1, false_alarms))
 
 
+def auc_of_videos(labels, abnormality):
+    """Each video's own AUC, None where all its frames are of one class: two lists of (N_v,) arrays -> list."""
+    both = zip(labels, abnormality, strict=True)
+    return [auc(y, scores) if np.unique(y).size == 2 else None for y, scores in both]
+
+
 def macro_auc(labels, abnormality):
     """Mean over videos of each video's own AUC: two lists of (N_v,) arrays -> (mean, videos counted).
 
     A video whose frames are all of one class has no AUC and is left out. (None, 0) when that leaves none.
     """
-    each = [auc(y, s) for y, s in zip(labels, abnormality, strict=True) if np.unique(y).size == 2]
+    each = [value for value in auc_of_videos(labels, abnormality) if value is not None]
     return (float(np.mean(each)), len(each)) if each else (None, 0)
 
 

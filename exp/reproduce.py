@@ -1,8 +1,8 @@
 """The numbers: `python -m exp.reproduce PLAN` trains and evaluates the runs of a plan (exp/plans.py) that are missing.
 
-Train.py trains a run to exp/<dataset>/<method>/<plan>-seed<n>/. It is resumed where it was stopped and passed over where it
-is finished. Its last epoch is evaluated in all ways of EVALUATIONS. After each run exp/results/<plan>.json holds all
-that is known so far; what it holds of the same flags and weights is kept. In the end, and with --tables alone, the tables
+Train.py trains a run to exp/<dataset>/<method>/<plan>-seed<n>/; it goes on where it was stopped, and a finished run is
+passed over. Its last epoch is evaluated in all ways of EVALUATIONS. After each run exp/results/<plan>.json holds what
+is known so far; of that, what has the same flags and weights is kept. In the end, and with --tables alone, the tables
 of README.md and exp/README.md are made anew from those files (exp/tables.py).
 """
 
@@ -14,13 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-import Evaluate
 import Train
 import utils
 from data.clips import open_clips
 from data.frames import find_videos, split_directory
 from data.labels import frame_labels
-from exp import calibration, flags, tables
+from exp import calibration, evaluation, flags, tables
 from exp.device import fold_batch_norms, pick_device, place
 from exp.plans import EVALUATIONS, PLANS
 from exp.run import FREE, SHAPE, call, contradiction, environment, load_model, read_record, run_directory, write_whole
@@ -91,24 +90,19 @@ def evaluate(job, wanted, dataset_path, cache_dir, device):
         alpha = usual["alpha"] if way.alpha is None else way.alpha
         th = usual["th"] if way.th is None else way.th
         th = th if way.quantile is None else float(np.quantile(normal, way.quantile))
-        scoring = {"memory_update": way.memory_update, "psnr_region": way.psnr_region}
-        key = th, *scoring.values()
-        if key not in scored:  # λ and smoothing only work on scores, which serve all of them
-            scored[key] = Evaluate.evaluate(network, items.to(device), clips, th, alpha, labels, **scoring)
+        key = th, way.memory_update, way.psnr_region
+        if key not in scored:  # λ and smoothing work on scores, so those that differ in nothing else share them
+            scoring = {"memory_update": way.memory_update, "psnr_region": way.psnr_region, "num_workers": 1}
+            scored[key] = evaluation.evaluate(network, items.to(device), clips, th, alpha, labels, **scoring)
         found = scored[key]
-        abnormality = [1 - utils.normality(p, d, alpha) for p, d in zip(found.psnr, found.distance, strict=True)]
-        if way.smooth:
-            abnormality = [utils.smooth(values, way.smooth, way.causal) for values in abnormality]
+        abnormality = Evaluate.abnormality(found.psnr, found.distance, alpha, way.smooth, way.causal)
         results[name] = {
             "settings": way.settings(),
             "th": th,
             "alpha": alpha,
-            **Evaluate.metrics(found.labels, abnormality),
+            **evaluation.metrics(found.labels, abnormality),
             "updated": float(np.concatenate(found.updated).mean()),
-            "videos": {
-                video: utils.auc(y, values) if np.unique(y).size == 2 else None
-                for video, y, values in zip(found.videos, found.labels, abnormality, strict=True)
-            },
+            "videos": dict(zip(found.videos, utils.auc_of_videos(found.labels, abnormality), strict=True)),
         }
     return results
 

@@ -138,7 +138,7 @@ def runs(name, results):
     rows = []
     for run, entry in results.items():
         epochs, last = entry["epochs"], entry["epochs"][-1]
-        lowest, highest = last["item_cosines"]
+        won, (lowest, highest) = last["queries_won"], last["item_cosines"]
         row = {
             "run": run,
             "epochs": len(epochs),
@@ -147,7 +147,7 @@ def runs(name, results):
             "pixel loss": f"{last['pixel']:.5f}",
             "compactness": f"{last['compactness']:.6f}",
             "separateness": f"{last['separateness']:.4f}",
-            "items that won queries": f"{sum(count > 0 for count in last['queries_won'])} of {len(last['queries_won'])}",
+            "items that won queries": f"{sum(count > 0 for count in won)} of {len(won)}",
             "cosines of items": f"{lowest:.2f} to {highest:.2f}",
             "test frames that updated memory, %": percent(measured([entry], PUBLISHED, "updated")),
             "trained with": "; ".join(dict.fromkeys(map(source, entry["starts"]))),
