@@ -64,7 +64,7 @@ class Calibration(NamedTuple):
         return [smooth(values, sigma, causal) for values in scores] if sigma else scores
 
     def caveat(self, th, memory_update, false_alarm_rate):
-        """Why a threshold for this false alarm rate is not exact where frames are scored under these settings; or ""."""
+        """Why a threshold for this false alarm rate is not exact for frames scored under these settings; or ""."""
         found = [] if self.held_out else ["optimistic, as the network was trained on the calibration's clips"]
         if th != self.th or not memory_update:
             found.append(f"only near, as the calibration had γ {self.th:g} and memory update on")

@@ -4,10 +4,8 @@ import contextlib
 import csv
 import json
 
-import numpy as np
-
 from exp.run import write_whole
-from utils import InputError, auc
+from utils import InputError, auc_of_videos
 
 SCORES = ("video", "frame", "psnr", "distance", "regular_score", "updated", "abnormality", "label")
 WATCHED = ("frame", "seconds", "psnr", "distance", "regular_score", "updated", "abnormality", "alarm")
@@ -53,7 +51,7 @@ def write_table(path, header, rows):
 
 
 def write_scores(path, result):
-    """scores.csv of an Evaluate.Evaluation: a row for each frame that has a score."""
+    """scores.csv of an exp.evaluation.Evaluation: a row for each frame that has a score."""
     labels = result.labels or [[""] * len(frames) for frames in result.frames]
     columns = (result.frames, result.psnr, result.distance, result.regular, result.updated, result.abnormality, labels)
     by_video = zip(result.videos, *columns, strict=True)
@@ -87,15 +85,14 @@ def alarm_row(video, alarm):
 def write_evaluation(path, result, decided, about):
     """evaluation.json: what it is about (a dict), the metrics, and what a calibrated threshold gives, None without one.
 
-    result: Evaluate.Evaluation; decided: exp.alarms.Decided or None. Metrics are in [0, 1], None where there are none.
+    result: exp.evaluation.Evaluation; decided: exp.alarms.Decided or None. Metrics are in [0, 1], None where none are.
     """
-    labels = result.labels or [()] * len(result.videos)
-    both = zip(result.videos, labels, result.abnormality, strict=True)
+    each = [None] * len(result.videos) if result.labels is None else auc_of_videos(result.labels, result.abnormality)
     content = {
         **about,
         "frames": sum(map(len, result.frames)),
         **(result.metrics or dict.fromkeys(("auc", "eer", "average_precision", "macro_auc", "macro_videos"))),
-        "auc_of_videos": {name: auc(y, scores) if np.unique(y).size == 2 else None for name, y, scores in both},
+        "auc_of_videos": dict(zip(result.videos, each, strict=True)),
         "calibrated": decided
         and {
             "threshold": decided.threshold,
@@ -107,7 +104,7 @@ def write_evaluation(path, result, decided, about):
 
 
 def metric_lines(result, unlike=""):
-    """The metrics of an Evaluate.Evaluation for people; unlike: what to name beside them."""
+    """The metrics of an exp.evaluation.Evaluation for people; unlike: what to name beside them."""
     if result.labels is None:
         return ["no labels, so no AUC: data/README.md says how to give them"]
     if result.metrics is None:

@@ -1,7 +1,7 @@
 """Figures of single frames, PNG: what came in, what was predicted, their error, and the memory items that were read.
 
-`result` is an Evaluate.Evaluation, `frame_at` a function (place in result.videos, index of a frame in that video) ->
-uint8 (h, w, 3) BGR, of any size.
+`result` is an exp.evaluation.Evaluation, `frame_at` a function (place in result.videos, index of a frame in that video)
+-> uint8 (h, w, 3) BGR, of any size.
 """
 
 from pathlib import Path

@@ -1,9 +1,9 @@
 """Figures that a person looks at, all PNG: training curves; of an evaluation score curves, ROC, histogram, panels.
 
 Pure drawing: each function takes numbers and pictures and writes files, sizes in pixels. `result` is an
-Evaluate.Evaluation, `frame_at` a function (place in result.videos, index of a frame in that video) -> uint8 (h, w, 3)
-BGR, of any size. Every function makes the directory it writes to, and raises InputError where it cannot write.
-Single frames are drawn in exp/panels.py, annotated videos in exp/video.py.
+exp.evaluation.Evaluation, `frame_at` a function (place in result.videos, index of a frame in that video) -> uint8
+(h, w, 3) BGR, of any size. Every function makes the directory it writes to, and raises InputError where it cannot
+write. Single frames are drawn in exp/panels.py, annotated videos in exp/video.py.
 """
 
 from pathlib import Path

@@ -95,7 +95,7 @@ def evaluate(job, wanted, dataset_path, cache_dir, device):
             scoring = {"memory_update": way.memory_update, "psnr_region": way.psnr_region, "num_workers": 1}
             scored[key] = evaluation.evaluate(network, items.to(device), clips, th, alpha, labels, **scoring)
         found = scored[key]
-        abnormality = Evaluate.abnormality(found.psnr, found.distance, alpha, way.smooth, way.causal)
+        abnormality = evaluation.abnormality(found.psnr, found.distance, alpha, way.smooth, way.causal)
         results[name] = {
             "settings": way.settings(),
             "th": th,

@@ -177,7 +177,7 @@ class AnnotatedVideo:
 def annotate(path, result, video, stream, frame_at, fps=25, threshold=None, score_range=(0, 1), error_scale=None):
     """The annotated video of a scored test video; frames above `threshold` are alarms.
 
-    result: Evaluate.Evaluation; video: place in result.videos; stream: its frames scored again, an iterator of
+    result: exp.evaluation.Evaluation; video: place in result.videos; stream: its frames scored again, an iterator of
     exp.score.Scored; frame_at(video, index of a frame) -> uint8 (h, w, 3) BGR. error_scale is by default the highest
     regular score of all videos: a mean that large errors dominate, hence what a badly predicted region looks like.
     """

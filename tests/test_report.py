@@ -17,7 +17,7 @@ from utils import InputError, normality
 
 
 class Result(NamedTuple):
-    """The fields of Evaluate.Evaluation that are drawn."""
+    """The fields of exp.evaluation.Evaluation that are drawn."""
 
     videos: list
     frames: list
