@@ -35,11 +35,11 @@ def call(script, *arguments):
 
 
 def train(*arguments, epochs=1):
-    return call(Train, *TINY, "--epochs", epochs, *arguments)
+    return call(Train, *TINY, "--no_figures", "--epochs", epochs, *arguments)
 
 
 def evaluate(*arguments):
-    return call(Evaluate, "--dataset_type", "own", "--num_workers_test", "0", *arguments)
+    return call(Evaluate, "--dataset_type", "own", "--num_workers_test", "0", "--no_figures", *arguments)
 
 
 def start(script, *arguments):
