@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter1d
 
 import utils
 from utils import InputError, Parser, run_script
@@ -95,6 +96,27 @@ def test_learning_rate_is_the_one_in_use():
     assert utils.learning_rate(optimizer) == pytest.approx(0.25)
 
 
+def test_psnr_of_the_worst_patch_is_the_lowest_of_all_squares():
+    prediction, target = pair(shape=(2, 3, 9, 7))
+    prediction[1, :, 4:6, 5:7] = 1 - target[1, :, 4:6, 5:7].round()  # a bad corner off any grid of squares
+    squares = [
+        utils.psnr(prediction[..., y : y + 2, x : x + 2], target[..., y : y + 2, x : x + 2])
+        for y in range(8)
+        for x in range(6)
+    ]
+    found = utils.psnr_of_worst_patch(prediction, target, 2)
+    np.testing.assert_allclose(found, torch.stack(squares).amin(dim=0), rtol=1e-9)
+    assert found[1] < 3 < utils.psnr(prediction, target)[1]
+
+
+def test_psnr_of_the_worst_patch_of_whole_and_of_identical_frames():
+    prediction, target = pair(shape=(2, 3, 5, 5))
+    np.testing.assert_allclose(
+        utils.psnr_of_worst_patch(prediction, target, 5), utils.psnr(prediction, target), rtol=1e-9
+    )
+    assert (utils.psnr_of_worst_patch(target, target, 2) == utils.MAX_PSNR).all()
+
+
 # scores of a video
 
 
@@ -127,6 +149,32 @@ def test_normality_is_its_formula(alpha):
 
 def test_what_is_predicted_well_and_near_the_memory_is_most_normal():
     assert utils.normality([20, 30, 40], [3, 2, 1], 0.6).tolist() == pytest.approx([0, 0.5, 1])
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("n", [1, 3, 200])
+def test_smoothing_keeps_constants_and_lengths(causal, n):
+    np.testing.assert_allclose(utils.smooth(np.full(n, 0.7), 5, causal), np.full(n, 0.7))
+
+
+def test_smoothing_is_a_gaussian():
+    values = np.random.default_rng(0).normal(size=100)
+    inside = slice(12, -12)  # farther than 4 sigma from the ends
+    expected = gaussian_filter1d(values, 3, truncate=4)
+    np.testing.assert_allclose(utils.smooth(values, 3)[inside], expected[inside], rtol=1e-9)
+    impulse = utils.smooth(np.eye(1, 101, 50)[0], 3, causal=True)
+    assert (impulse[:50] == 0).all()  # nothing before it happens
+    np.testing.assert_allclose(impulse[53] / impulse[50], np.exp(-0.5))
+    assert impulse[50:].sum() == pytest.approx(1)
+    np.testing.assert_array_equal(utils.smooth(values, 0.01), values)
+
+
+def test_causal_smoothing_needs_only_the_recent_past():
+    values = np.random.default_rng(0).normal(size=60)
+    whole = utils.smooth(values, 2.5, causal=True)
+    for k in (0, 7, 59):
+        recent = values[max(0, k - utils.smoothing_reach(2.5)) : k + 1]
+        assert utils.smooth(recent, 2.5, causal=True)[-1] == pytest.approx(whole[k], rel=1e-12)
 
 
 # metrics

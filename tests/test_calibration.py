@@ -1,0 +1,309 @@
+"""How normal frames score: kept in the end of training or made later, of the right model, and what comes of it."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_scripts import evaluate, one_line, run_of, train
+
+from data.clips import Clips, open_clips
+from data.frames import find_videos
+from exp import calibration
+from exp.calibration import Calibration, hold_out
+from exp.evaluation import evaluate as evaluate_clips
+from exp.run import SHAPE, load_model
+from utils import InputError, run_script, smooth
+
+
+def made_up(n=1000, held_out=False):
+    rng = np.random.default_rng(0)
+    return Calibration(
+        psnr=[rng.normal(30, 2, n), rng.normal(30, 2, n)],
+        distance=[rng.normal(0.002, 0.0001, n), rng.normal(0.002, 0.0001, n)],
+        regular=[rng.uniform(0, 0.04, n), rng.uniform(0, 0.04, n)],
+        th=0.01,
+        psnr_region=None,
+        held_out=held_out,
+    )
+
+
+def command(*arguments):
+    """python -m exp.calibration"""
+    sys.argv = ["calibration.py", *map(str, arguments)]
+    with pytest.raises(SystemExit) as end:
+        run_script(calibration.main)
+    return end.value.code or 0
+
+
+def stored(run=None):
+    return torch.load((run or run_of()) / "calibration.pt", weights_only=True)
+
+
+# numbers
+
+
+def test_abnormality_counts_spreads_from_the_mean():
+    normal = Calibration([np.array([28.0, 32.0])], [np.array([1.0, 3.0])], [np.zeros(2)], 0.01, None, False)
+    scores = normal.abnormality(np.array([30.0, 26.0, 30.0]), np.array([2.0, 2.0, 5.0]), alpha=0.6)
+    np.testing.assert_allclose(scores, [0, 0.6 * 4 / 2, 0.4 * 3 / 1])
+
+
+def test_scores_without_spread_divide_by_one():
+    normal = Calibration(
+        [np.full(3, np.float32(30.1))], [np.full(3, np.float32(0.1))], [np.zeros(3)], 0.01, None, False
+    )
+    assert normal.threshold(0.6, 0.001) == 0
+    assert normal.abnormality(np.array([29.1]), np.array([np.float32(0.1)]), 0.6) == pytest.approx(0.6, rel=1e-5)
+
+
+def test_scores_of_a_broken_model_are_refused():
+    with pytest.raises(InputError, match="NaN"):
+        made_up().abnormality(np.array([np.nan]), np.array([0.002]), 0.6)
+
+
+@pytest.mark.parametrize("sigma", [None, 3])
+def test_the_threshold_is_exceeded_as_often_as_asked_for(sigma):
+    normal = made_up()
+    for rate in (0.5, 0.05, 0.001):
+        scores = np.concatenate(normal.scores(0.6, sigma))
+        assert (scores > normal.threshold(0.6, rate, sigma)).mean() == pytest.approx(rate, abs=1e-3)
+    assert normal.threshold(0.6, 0.01, sigma) > normal.threshold(0.6, 0.1, sigma)
+
+
+def test_smoothed_thresholds_do_not_mix_videos():
+    normal = made_up(n=50)
+    alone = [normal.abnormality(p, d, 0.6) for p, d in zip(normal.psnr, normal.distance, strict=True)]
+    expected = np.quantile(np.concatenate([smooth(values, 4, causal=True) for values in alone]), 0.9)
+    assert normal.threshold(0.6, 0.1, sigma=4) == pytest.approx(expected)
+
+
+def test_under_auto_th_most_normal_frames_update():
+    normal = made_up()
+    assert (np.concatenate(normal.regular) < normal.auto_th()).mean() == pytest.approx(0.95, abs=1e-3)
+
+
+def test_caveats():
+    assert made_up(held_out=True).caveat(0.01, True, 0.001) == ""
+    assert "optimistic" in made_up().caveat(0.01, True, 0.001)
+    assert "γ 0.01" in made_up(held_out=True).caveat(0.02, True, 0.001)
+    assert "γ 0.01" in made_up(held_out=True).caveat(0.01, False, 0.001)
+    assert "2000 frames" in made_up(held_out=True).caveat(0.01, True, 0.0001)
+
+
+@pytest.mark.parametrize(("share", "held"), [(0.01, 1), (0.25, 1), (0.5, 2), (0.99, 3)])
+def test_holding_out_takes_whole_videos_never_none_or_all(share, held, make_videos, tmp_path):
+    clips = open_clips(make_videos(tmp_path, {"1": 7, "2": 8, "3": 9, "4": 10}), "training", 5, (16, 16, 3), False)
+    kept, normal = hold_out(clips, share, seed=0)
+    assert len(normal.videos) == held
+    assert sorted(v.name for v in (*kept.videos, *normal.videos)) == ["1", "2", "3", "4"]
+    assert len(kept) + len(normal) == len(clips) and len(normal) == sum(normal.lengths)
+    of_video = dict(
+        zip((v.name for v in clips.videos), np.split(np.arange(len(clips)), np.cumsum(clips.lengths)), strict=False)
+    )
+    for some in (kept, normal):
+        places = np.concatenate([of_video[video.name] for video in some.videos])
+        assert all(torch.equal(some[k], clips[int(place)]) for k, place in enumerate(places))
+
+
+def test_the_seed_chooses_what_is_held_out(make_videos, tmp_path):
+    clips = Clips(make_videos(tmp_path, dict.fromkeys("abcdefgh", 5)), np.zeros((40, 3, 8, 8), np.uint8), 5)
+    chosen = [[v.name for v in hold_out(clips, 0.3, seed)[1].videos] for seed in (0, 0, 1, 2)]
+    assert chosen[0] == chosen[1]
+    assert len(set(map(tuple, chosen))) > 1
+    assert hold_out(clips, 0, 0) == (clips, clips)
+
+
+def test_one_video_cannot_be_held_out(make_videos, tmp_path):
+    clips = Clips(make_videos(tmp_path, {"a": 5}), np.zeros((5, 3, 8, 8), np.uint8), 5)
+    with pytest.raises(InputError, match="--calibration_share"):
+        hold_out(clips, 0.5, 0)
+
+
+# runs
+
+
+def test_training_ends_with_the_scores_of_its_clips(dataset):
+    assert train() == 0
+    found, run = stored(), run_of()
+    assert found["videos"] == ["1", "2"] and found["lengths"] == [6, 6] and not found["held_out"]
+    assert "optimistic" in found["about"] and "optimistic" in (run / "train.log").read_text()
+    assert found["summary"]["psnr"]["mean"] == pytest.approx(found["psnr"].mean().item())
+    assert found["summary"]["regular"]["quantiles"][0.5] == pytest.approx(found["regular"].quantile(0.5).item())
+    model, items, _ = load_model(run / "model.pth", run / "m_items.pt", dict.fromkeys(SHAPE))
+    clips = open_clips(find_videos(dataset / "training" / "frames"), "training", 5, (16, 16, 3))
+    for place, name in ((0, "psnr"), (1, "distance")):  # each video as if it were the only one
+        alone = evaluate_clips(model, items, clips.select([place]), 0.01, 0.6, num_workers=0)
+        part = found[name].split(found["lengths"])[place]
+        np.testing.assert_allclose(part, getattr(alone, name)[0], rtol=1e-4)
+
+
+def test_held_out_videos_are_calibrated_on_and_not_trained_on(dataset):
+    assert train("--calibration_share", 0.5) == 0
+    found = stored()
+    assert found["held_out"] and found["lengths"] == [6] and "held back" in found["about"]
+    wins = json.loads((run_of() / "metrics.jsonl").read_text())["queries_won"]
+    assert sum(wins) == 4 * 4  # one step of 4 of the 6 clips of the other video
+    (run_of() / "calibration.pt").unlink()
+    assert command(run_of(), "--num_workers_test", 0) == 0  # knows what was held out
+    again = stored()
+    assert again["held_out"] and again["videos"] == found["videos"]
+    np.testing.assert_allclose(again["psnr"], found["psnr"], rtol=1e-4)
+
+
+class Killed(BaseException):
+    """Stands for a process that ends at once: no handler of the scripts catches it."""
+
+
+def kill(*args, **settings):
+    raise Killed
+
+
+def test_a_kill_while_calibrating_is_made_good_by_resuming(dataset, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(calibration, "calibrate", kill)
+        train()
+    weights = torch.load(run_of() / "m_items.pt", weights_only=True)["items"]
+    assert not (run_of() / "calibration.pt").exists()
+    assert train("--resume") == 0
+    assert torch.equal(stored()["items"], weights)
+    changed = (run_of() / "calibration.pt").stat().st_mtime_ns
+    assert train("--resume") == 0
+    assert (run_of() / "calibration.pt").stat().st_mtime_ns == changed  # it is there: nothing to do
+
+
+def test_overwriting_leaves_nothing_of_the_old_run(dataset, monkeypatch):
+    assert train() == 0
+    assert evaluate() == 0
+    (run_of() / "figures").mkdir()
+    (run_of() / "figures" / "old.png").write_bytes(b"")
+    monkeypatch.setattr(calibration, "calibrate", kill)
+    with pytest.raises(Killed):
+        train("--overwrite")
+    left = {path.name for path in run_of().iterdir()}
+    assert not left & {"calibration.pt", "figures", "scores.csv", "alarms.csv", "evaluation.json"}
+    assert "model.pth" in left
+
+
+# evaluation
+
+
+def test_results_name_what_is_beyond_the_paper(dataset, capsys):
+    assert train() == 0
+    lines = {}
+    for name, given in {
+        "faithful": [],
+        "auto": ["--th", "auto"],
+        "smooth": ["--smooth", "0.08s", "--smooth_kind", "causal"],  # 2 frames at 25 a second
+        "both": ["--smooth", 2, "--th", "auto", "--fps", 10],
+    }.items():
+        capsys.readouterr()
+        assert evaluate("--output_dir", name, *given) == 0
+        out = capsys.readouterr().out.splitlines()
+        about = json.loads((Path(name) / "evaluation.json").read_text())
+        (lines[name],) = (line.split(": ")[0] for line in out if line.startswith("AUC"))
+        assert f"{lines[name]}: {100 * about['auc']:.4f} %" in out
+        assert any(line.startswith("calibrated threshold") and "[optimistic" in line for line in out)
+        assert about["calibrated"]["events"] == 2
+        assert about["auc_of_videos"].keys() == {"1", "2"}
+    th = np.quantile(stored()["regular"].numpy(), 0.95)
+    assert lines == {
+        "faithful": "AUC",
+        "auto": f"AUC (th auto = {th:.4g})",
+        "smooth": "AUC (smooth 2 frames causal)",
+        "both": f"AUC (th auto = {th:.4g}, smooth 2 frames centred)",
+    }
+    assert json.loads(Path("both/evaluation.json").read_text())["settings"]["th"] == pytest.approx(th)
+
+
+def test_smoothing_and_regions_work_on_scores(dataset, make_videos):
+    assert train() == 0
+    run = run_of()
+    model, items, _ = load_model(run / "model.pth", run / "m_items.pt", dict.fromkeys(SHAPE))
+    clips = open_clips(find_videos(dataset / "testing" / "frames"), "testing", 5, (16, 16, 3))
+    plain, smoothed, region = (
+        evaluate_clips(model, items, clips, 0.01, 0.6, num_workers=0, **more)
+        for more in ({}, {"sigma": 2, "causal": True}, {"psnr_region": 4})
+    )
+    np.testing.assert_allclose(smoothed.abnormality[1], smooth(plain.abnormality[1], 2, causal=True))
+    assert all((worst < usual).all() for worst, usual in zip(region.psnr, plain.psnr, strict=True))
+    np.testing.assert_allclose(region.distance[0], plain.distance[0], rtol=1e-5)
+
+
+def test_without_a_calibration_it_is_said_how_to_make_one(dataset, capsys):
+    assert train() == 0
+    (run_of() / "calibration.pt").unlink()
+    capsys.readouterr()
+    assert evaluate() == 0
+    assert f"python -m exp.calibration {run_of() / 'model.pth'}" in capsys.readouterr().out
+    assert json.loads((run_of() / "evaluation.json").read_text())["calibrated"] is None
+    for wanted in (["--th", "auto"], ["--video", "0"]):
+        assert evaluate(*wanted) == 2
+        one_line(capsys, "no calibration", f"python -m exp.calibration {run_of() / 'model.pth'}")
+    assert command(run_of() / "model.pth", "--num_workers_test", 0) == 0
+    assert evaluate("--th", "auto") == 0
+
+
+def test_a_calibration_with_a_region_serves_that_region_only(dataset, capsys):
+    assert train() == 0
+    assert evaluate("--psnr_region", 4, "--th", "auto") == 2
+    one_line(capsys, "without --psnr_region", "--psnr_region 4` makes it")
+    assert command(run_of(), "--psnr_region", 4, "--th", 1, "--num_workers_test", 0) == 0
+    assert stored()["th"] == 1
+    capsys.readouterr()
+    assert evaluate("--psnr_region", 4, "--th", "auto") == 0
+    assert "psnr of the worst 4 x 4 pixels): " in capsys.readouterr().out
+    assert evaluate("--th", "auto") == 2
+    one_line(capsys, "with --psnr_region 4")
+    assert evaluate("--psnr_region", 17) == 2
+    one_line(capsys, "--psnr_region 17", "16 x 16")
+
+
+def test_a_calibration_of_another_model_or_a_damaged_one_is_refused(dataset, capsys):
+    assert train() == 0
+    assert train("--exp_dir", "other", "--seed", 1) == 0
+    shutil.copy(run_of(exp_dir="other") / "calibration.pt", run_of() / "calibration.pt")
+    assert evaluate("--th", "auto") == 2
+    one_line(capsys, run_of() / "calibration.pt", "not of", "makes it")
+    (run_of() / "calibration.pt").write_bytes(b"garbage")
+    assert evaluate("--th", "auto") == 2
+    one_line(capsys, run_of() / "calibration.pt", "whole")
+
+
+def test_a_calibration_of_weights_alone_needs_a_data_set(dataset, capsys):
+    assert train() == 0
+    for name in ("model.pth", "m_items.pt"):
+        Path("weights").mkdir(exist_ok=True)
+        shutil.copy(run_of() / name, "weights")
+    assert command("weights") == 2
+    one_line(capsys, "--dataset_type")
+    assert command("weights", "--dataset_type", "own", "--num_workers_test", 0) == 0
+    assert not stored(Path("weights"))["held_out"]
+    np.testing.assert_allclose(stored(Path("weights"))["psnr"], stored()["psnr"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--smooth", "0"], ["--smooth", "0.4s"]),
+        (["--smooth", "2m"], ["--smooth", "'2m'"]),
+        (["--merge_gap", "-1s"], ["--merge_gap"]),
+        (["--psnr_region", "0"], ["--psnr_region"]),
+        (["--false_alarm_rate", "1"], ["--false_alarm_rate", "between 0 and 1"]),
+        (["--fps", "0"], ["--fps"]),
+        (["--th", "automatic"], ["--th"]),
+        (["--video", "a.mp4", "--smooth_kind", "centred"], ["--smooth_kind", "causal"]),
+    ],
+)
+def test_mistakes_in_flags(given, words, in_its_own_folder, capsys):
+    assert evaluate(*given) == 2
+    one_line(capsys, *words)
+
+
+@pytest.mark.parametrize("share", ["1", "-0.1"])
+def test_mistakes_in_the_share(share, in_its_own_folder, capsys):
+    assert train("--calibration_share", share) == 2
+    one_line(capsys, "--calibration_share")
