@@ -1,0 +1,287 @@
+"""One video, a camera or a stream, watched: scored as a data set is, without its future, and kept whatever ends it."""
+
+import csv
+import resource
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import textured
+from test_scripts import one_line
+
+import Evaluate
+from data.clips import open_clips
+from data.frames import find_videos
+from data.stream import Stream
+from exp import calibration
+from exp.evaluation import evaluate
+from exp.output import Table
+from exp.run import FORMAT, build_model, load_model
+from model.memory import initial_items
+from utils import InputError, run_script, smooth
+
+SHAPE = {"method": "pred", "c": 3, "t_length": 5, "h": 16, "w": 16, "msize": 4, "fdim": 16}
+
+
+@pytest.fixture
+def run(in_its_own_folder, make_videos):
+    """A directory with an untrained network, and its calibration on a video."""
+    return make_run(make_videos, "run")
+
+
+def make_run(make_videos, name, **other):
+    shape = {**SHAPE, **other}
+    torch.manual_seed(0)
+    model, items = build_model(shape), initial_items(4, 16)
+    Path(name).mkdir()
+    same = {"format": FORMAT, "method": "pred", "epoch": 1}
+    torch.save({**same, "shape": shape, "model": model.state_dict()}, f"{name}/model.pth")
+    torch.save({**same, "items": items}, f"{name}/m_items.pt")
+    videos = make_videos(Path(f"normal-{name}"), {"1": 30})
+    clips = open_clips(videos, "training", 5, (16, 16, shape["c"]), False)
+    found = calibration.calibrate(model.eval(), items, clips, 0.01, held_out=True, num_workers=0)
+    calibration.save(Path(name) / "model.pth", found, items, ["1"])
+    return Path(name)
+
+
+def pictures(n, size=(24, 32)):
+    return [textured("watched", k, size) for k in range(n)]
+
+
+def write_video(path, frames, fps=10, codec="MJPG"):
+    out = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), fps, frames[0].shape[1::-1])
+    for frame in frames:
+        out.write(frame)
+    out.release()
+    return path
+
+
+def call(run, source, *arguments):
+    """Evaluate.py --video, as its command line would run it. Returns the exit status."""
+    sys.argv = ["Evaluate.py", "--model_dir", str(run), "--video", str(source), *map(str, arguments)]
+    with pytest.raises(SystemExit) as end:
+        run_script(Evaluate.main)
+    return end.value.code or 0
+
+
+def rows(run, name, table="scores"):
+    with open(run / "watched" / name / f"{table}.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def column(run, name, key):
+    return np.array([float(row[key]) for row in rows(run, name)])
+
+
+class Capture:
+    """A cv2.VideoCapture of these pictures; of those that are exceptions, raises them."""
+
+    def __init__(self, frames, announced=0, fps=10):
+        self.frames, self.told = iter(frames), {cv2.CAP_PROP_FRAME_COUNT: announced, cv2.CAP_PROP_FPS: fps}
+
+    def isOpened(self):
+        return True
+
+    def get(self, what):
+        return self.told[what]
+
+    def read(self):
+        frame = next(self.frames, None)
+        if isinstance(frame, BaseException):
+            raise frame
+        return frame is not None, frame
+
+    def release(self):
+        pass
+
+
+@pytest.fixture
+def source(monkeypatch):
+    """source(frames, ...) is what any source gives that is then opened, but for the .mp4 that are written."""
+    real = cv2.VideoCapture
+
+    def give(frames, **told):
+        Path("v.avi").touch()
+        fake = Capture(frames, **told)
+        monkeypatch.setattr(cv2, "VideoCapture", lambda what, *how: real(what, *how) if ".mp4" in str(what) else fake)
+
+    return give
+
+
+# scores
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+def test_a_video_scores_as_its_frames_do(channels, run, make_videos):
+    if channels == 1:
+        run = make_run(make_videos, "gray", c=1)
+    write_video("v.avi", pictures(23))
+    assert call(run, "v.avi", "--test_batch_size", 4) == 0
+    frames = Path("frames/v")
+    frames.mkdir(parents=True)
+    for k, (picture, _) in enumerate(Stream("v.avi")):
+        gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY) if channels == 1 else picture
+        cv2.imwrite(str(frames / f"{k:03d}.png"), gray)
+    model, items, _ = load_model(run / "model.pth", run / "m_items.pt", dict.fromkeys(SHAPE))
+    clips = open_clips(find_videos("frames"), "testing", 5, (16, 16, channels), False)
+    expected = evaluate(model, items, clips, 0.01, 0.6, num_workers=0)
+    assert column(run, "v", "frame").tolist() == list(range(4, 23))
+    np.testing.assert_allclose(column(run, "v", "seconds"), np.arange(4, 23) / 10)
+    for key, values in (("psnr", expected.psnr), ("distance", expected.distance), ("regular_score", expected.regular)):
+        np.testing.assert_allclose(column(run, "v", key), values[0], rtol=1e-4)
+    normal = calibration.load(run / "model.pth", items)
+    online = normal.abnormality(expected.psnr[0], expected.distance[0], 0.6)
+    np.testing.assert_allclose(column(run, "v", "abnormality"), online, atol=1e-2)
+    assert (column(run, "v", "alarm") == (column(run, "v", "abnormality") > normal.threshold(0.6, 0.001))).all()
+
+
+def test_scores_do_not_look_into_the_future(run):
+    frames = pictures(30)
+    write_video("whole.avi", frames)
+    write_video("begun.avi", frames[:17])
+    for name in ("whole.avi", "begun.avi"):
+        assert call(run, name, "--smooth", "0.3s", "--th", 1) == 0
+    begun, whole = column(run, "begun", "abnormality"), column(run, "whole", "abnormality")
+    np.testing.assert_allclose(begun, whole[: len(begun)], atol=1e-2)
+
+
+def test_smoothing_of_a_stream_is_that_of_a_whole_video(run):
+    write_video("v.avi", pictures(30))
+    assert call(run, "v.avi") == 0
+    alone = column(run, "v", "abnormality")
+    assert call(run, "v.avi", "--smooth", 2) == 0
+    np.testing.assert_allclose(column(run, "v", "abnormality"), smooth(alone, 2, causal=True), atol=1e-3)
+
+
+def test_alarms_and_video(run, capsys):
+    write_video("v.avi", pictures(20, size=(50, 70)), fps=12.5)
+    assert call(run, "v.avi", "--save_video", "--false_alarm_rate", 0.5, "--merge_gap", 1) == 0
+    out = capsys.readouterr().out
+    found = rows(run, "v", "alarms")
+    inside = [k for row in found for k in range(int(row["start"]), int(row["end"]) + 1)]
+    assert inside == [int(row["frame"]) for row in rows(run, "v") if row["alarm"] == "1"] != []
+    assert out.count("alarm: ") == len(found)
+    assert f"alarms above {calibration_threshold(run, 0.5):.4g}: {len(found)};" in out
+    assert "16 frames in" in out and "a second (v.avi has 12.5)" in out
+    annotated = cv2.VideoCapture(str(run / "watched/v/annotated.mp4"))
+    assert annotated.get(cv2.CAP_PROP_FPS) == pytest.approx(12.5)
+    assert sum(1 for _ in iter(lambda: annotated.read()[0], False)) == 16
+
+
+def calibration_threshold(run, rate):
+    items = torch.load(run / "m_items.pt", weights_only=True)["items"]
+    return calibration.load(run / "model.pth", items).threshold(0.6, rate)
+
+
+# sources that end before their time
+
+
+def test_a_camera_runs_until_ctrl_c(run, source, capsys):
+    source([*pictures(12), KeyboardInterrupt()], fps=0)
+    assert call(run, "0", "--save_video", "--false_alarm_rate", 0.999, "--output_dir", "out") == 0
+    capsys.readouterr()
+    watched = Path("out/watched/camera-0")
+    assert len((watched / "scores.csv").read_text().splitlines()) == 1 + 8
+    assert len((watched / "alarms.csv").read_text().splitlines()) == 1 + 1  # the one under way
+    assert cv2.VideoCapture(str(watched / "annotated.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 8
+
+
+def test_a_stream_that_drops_is_told_without_its_password(run, source, capsys):
+    source(pictures(9))
+    assert call(run, "rtsp://me:secret@door/live?key=secret") == 2
+    one_line(capsys, "door-live", "after 9", "5 frames are scored", run / "watched" / "door-live")
+    assert len(rows(run, "door-live")) == 5
+
+
+@pytest.mark.parametrize(
+    ("frames", "announced", "words"),
+    [
+        (pictures(7) + pictures(3, size=(32, 24)), 10, ["from 32x24 to 24x32 at frame 7", "3 frames are scored"]),
+        (pictures(12), 20, ["cut short: 12 of 20", "8 frames are scored"]),
+        ([], 20, ["gives no frame", "0 frames are scored"]),
+        (pictures(3), 3, ["3 frames", "a clip of this network 5"]),
+    ],
+    ids=["changes size", "cut short", "no frame", "shorter than a clip"],
+)
+def test_videos_that_are_not_whole(frames, announced, words, run, source, capsys):
+    source(frames, announced=announced)
+    assert call(run, "v.avi", "--save_video") == 2
+    one_line(capsys, *words)
+    assert len(rows(run, "v")) == max(0, min(len(frames), 7 if announced == 10 else 99) - 4)
+    assert (run / "watched/v/annotated.mp4").exists() == (len(frames) > 4)
+    assert not list((run / "watched/v").glob(".*"))
+
+
+def test_ctrl_c_keeps_the_scores_of_a_file(run, source, capsys):
+    source([*pictures(13), KeyboardInterrupt()], announced=100)
+    assert call(run, "v.avi", "--test_batch_size", 4) == 130
+    assert "interrupted: 8 frames are scored" in capsys.readouterr().err
+    assert len(rows(run, "v")) == 8
+
+
+@pytest.mark.parametrize("codec", ["MJPG", "mp4v"])
+def test_a_file_that_is_cut_short(codec, run, capfd):
+    path = write_video("v.mp4" if codec == "mp4v" else "v.avi", pictures(40, size=(64, 64)), codec=codec)
+    path = Path(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert call(run, path) == 2
+    one_line(capfd, path, "cut short")
+    assert len(rows(run, "v")) > 5 if codec == "MJPG" else not (run / "watched").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("v.mp4", None, ["v.mp4", "not there"]),
+        ("v.mp4", b"", ["cannot open v.mp4"]),
+        ("v.mp4", b"not a video " * 99, ["cannot open v.mp4", "codec"]),
+        (".", None, ["is a folder"]),
+        ("77", None, ["camera-77", "not there"]),
+        ("rtsp://127.0.0.1:9/x", None, ["127.0.0.1-x"]),
+        ("rtsp://[x", None, ["address"]),
+    ],
+)
+def test_sources_that_do_not_open(name, content, words, run, capfd):
+    if content is not None:
+        Path(name).write_bytes(content)
+    assert call(run, name) == 2
+    one_line(capfd, *words)
+    assert not (run / "watched").exists()
+
+
+# disks
+
+
+def test_a_full_disk_while_the_video_is_written_keeps_the_scores(run, capfd):
+    """A limit on the size of files stands for it."""
+    write_video("v.avi", pictures(40, size=(240, 320)))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))
+    try:
+        assert call(run, "v.avi", "--save_video") == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    one_line(capfd, "annotated.mp4", "disk full", "36 frames are scored")
+    assert len(rows(run, "v")) == 36
+    assert sorted(path.name for path in (run / "watched/v").iterdir()) == ["alarms.csv", "scores.csv"]
+
+
+def test_a_full_disk_while_scores_are_written(run, capsys):
+    write_video("v.avi", pictures(40))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, limits[1]))
+    try:
+        assert call(run, "v.avi", "--test_batch_size", 4) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    one_line(capsys, "cannot write", "scores.csv", "frames are scored")
+    assert 4 <= len(rows(run, "v")) < 36
+
+
+def test_tables_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write"):
+        Table(tmp_path / "file" / "scores.csv", ("a",))
