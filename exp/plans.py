@@ -63,7 +63,7 @@ PLANS = {
 }
 
 
-class Evaluation(NamedTuple):
+class Way(NamedTuple):
     """A way to evaluate a trained run; the defaults are the published way."""
 
     th: float | None = None  # γ; None: the method's
@@ -80,23 +80,23 @@ class Evaluation(NamedTuple):
 
 
 def _auto(**settings):
-    return Evaluation(quantile=NORMAL_SHARE, **settings)
+    return Way(quantile=NORMAL_SHARE, **settings)
 
 
 SIGMAS = (1, 2, 5, 10, 20)
 # Fixed before a run of this project was evaluated. What has a value has its whole curve: no point of it is picked.
 EVALUATIONS = {
-    "as published": Evaluation(),
-    "`--alpha 1`, PSNR alone": Evaluation(alpha=1.0),
-    "`--alpha 0`, feature distance alone": Evaluation(alpha=0.0),
-    "`--memory_update off`": Evaluation(memory_update=False),
-    "`--th 1`, every frame updates memory": Evaluation(th=1.0),
-    **{f"γ the {q} quantile of normal frames": Evaluation(quantile=q) for q in (0.05, 0.25, 0.5, 0.75, 0.9)},
+    "as published": Way(),
+    "`--alpha 1`, PSNR alone": Way(alpha=1.0),
+    "`--alpha 0`, feature distance alone": Way(alpha=0.0),
+    "`--memory_update off`": Way(memory_update=False),
+    "`--th 1`, every frame updates memory": Way(th=1.0),
+    **{f"γ the {q} quantile of normal frames": Way(quantile=q) for q in (0.05, 0.25, 0.5, 0.75, 0.9)},
     f"`--th auto`, γ the {NORMAL_SHARE} quantile": _auto(),
-    "γ the 0.99 quantile": Evaluation(quantile=0.99),
-    **{f"`--psnr_region {n}`": Evaluation(psnr_region=n) for n in (8, 16, 32)},
-    **{f"`--smooth {s}`": Evaluation(smooth=s) for s in SIGMAS},
-    **{f"`--smooth {s} --smooth_kind causal`": Evaluation(smooth=s, causal=True) for s in SIGMAS},
+    "γ the 0.99 quantile": Way(quantile=0.99),
+    **{f"`--psnr_region {n}`": Way(psnr_region=n) for n in (8, 16, 32)},
+    **{f"`--smooth {s}`": Way(smooth=s) for s in SIGMAS},
+    **{f"`--smooth {s} --smooth_kind causal`": Way(smooth=s, causal=True) for s in SIGMAS},
     **{f"`--th auto --smooth {s}`": _auto(smooth=s) for s in SIGMAS},
     **{f"`--th auto --smooth {s} --smooth_kind causal`": _auto(smooth=s, causal=True) for s in SIGMAS},
 }

@@ -16,6 +16,7 @@ import numpy as np
 
 import Train
 import utils
+from data import synthetic
 from data.clips import open_clips
 from data.frames import find_videos, split_directory
 from data.labels import frame_labels
@@ -36,9 +37,13 @@ class Job(NamedTuple):
     flags: dict  # all flags it comes to, by name
     directory: Path
 
+    @property
+    def begun(self):
+        return (self.directory / "flags.json").is_file()
+
     def epochs(self):
         """How many it has finished. Raises InputError when another run is in its place."""
-        if not self.directory.exists():
+        if not self.begun:
             return 0
         record = read_record(self.directory)
         name = contradiction(record.flags, self.flags)
@@ -69,18 +74,19 @@ def jobs(plan_name, only=None):
 
 def train(job, passed_on):
     """Bring the run to its last epoch. Raises InputError when Train.py fails."""
-    resume = ["--resume"] if job.directory.exists() else []
-    call("Train.py", *job.command, *passed_on, *resume)
+    call("Train.py", *job.command, *passed_on, *(["--resume"] if job.begun else []))
 
 
 # Evaluation ----------------------------------------------------------------------------------------------------------
 
 
 def evaluate(job, wanted, dataset_path, cache_dir, device):
-    """Evaluate the last epoch of a run in the ways `wanted`, {name: Evaluation}. Returns {name: result, a dict}."""
+    """Evaluate the last epoch of a run in the ways `wanted`, {name: exp.plans.Way}. Returns {name: result, a dict}."""
     model_path, dataset_type = job.directory / "model.pth", job.flags["dataset_type"]
     model, items, shape = load_model(model_path, model_path.with_name("m_items.pt"), dict.fromkeys(SHAPE))
     network, usual = fold_batch_norms(place(model, device, "fp32")), flags.METHODS[shape["method"]]
+    if dataset_type == "synthetic":
+        synthetic.ensure(dataset_path)
     videos = find_videos(split_directory(dataset_path, dataset_type, "testing"))
     labels = frame_labels(dataset_path, dataset_type, videos)
     clips = open_clips(videos, "testing", shape["t_length"], (shape["h"], shape["w"], shape["c"]), cache_dir)
@@ -136,6 +142,7 @@ def conclude(job, before, dataset_path, cache_dir, device):
 
 
 def run_plan(name, chosen, args):
+    device = pick_device(args.device)
     path = tables.results_path(name)
     results = tables.read_results(name)
     passed_on = ["--dataset_path", args.dataset_path, "--device", args.device]
@@ -151,7 +158,6 @@ def run_plan(name, chosen, args):
             continue
         if not job.finished():
             train(job, passed_on)
-        device = pick_device(args.device)
         results[job.name] = conclude(job, results.get(job.name), args.dataset_path, args.cache_dir, device)
         ordered = {job.name: results[job.name] for job in jobs(name) if job.name in results}
         text = json.dumps(ordered, indent=1, ensure_ascii=False) + "\n"

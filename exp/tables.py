@@ -153,7 +153,8 @@ def runs(name, results):
             "trained with": "; ".join(dict.fromkeys(map(source, entry["starts"]))),
         }
         rows.append(tuple(row.values()))
-    return markdown(tuple(row), rows)
+    note = "Losses, items and cosines are of the last epoch. Seconds include what else the machine did in that time."
+    return [*markdown(tuple(row), rows), "", note]
 
 
 def not_run(name):

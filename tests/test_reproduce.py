@@ -1,0 +1,304 @@
+"""Plans of runs: trained once, gone on with, evaluated once; and the tables of the pages are those of the results."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_scripts import TINY, call, evaluate, one_line
+
+import Train
+from exp import evaluation, reproduce, tables
+from exp.plans import PLANS, Plan, Training, Way
+from exp.run import FREE
+from utils import InputError, run_script
+
+OPTION = "--loss_compact 0 --loss_separate 0"
+TRAININGS = (Training("pred", (0, 1)), Training("recon", (0,)), Training("pred", (0,), "no_losses", OPTION))
+WAYS = {  # each with the flags of Evaluate.py that are the same
+    "as published": (Way(), []),
+    "alpha 1": (Way(alpha=1.0), ["--alpha", 1]),
+    "off": (Way(memory_update=False), ["--memory_update", "off"]),
+    "auto": (Way(quantile=0.95), ["--th", "auto"]),
+    "smooth": (Way(smooth=2), ["--smooth", 2]),
+    "causal": (Way(smooth=2, causal=True), ["--smooth", 2, "--smooth_kind", "causal"]),
+    "patch": (Way(psnr_region=8), ["--psnr_region", 8]),
+}
+TOO_LARGE = {"patch of 32": Way(psnr_region=32)}  # for frames of 16 pixels
+PAGE = "# Numbers\n\n<!-- table: mini -->\nold\n<!-- end -->\n\nText.\n\n<!-- table: mini/runs -->\n<!-- end -->\n"
+
+
+@pytest.fixture
+def plan(dataset, tmp_path, monkeypatch):
+    """The plan "mini", whose results and page are kept here, and what was called: [(script, arguments), ...]."""
+    called, ways = [], {name: way for name, (way, _) in WAYS.items()} | TOO_LARGE
+    (tmp_path / "page.md").write_text(PAGE)
+    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(tables, "PAGES", (tmp_path / "page.md",))
+    monkeypatch.setitem(PLANS, "mini", Plan("own", " ".join([*TINY[2:], "--epochs", "2", "--no_figures"]), TRAININGS))
+    for room in (reproduce, tables):
+        monkeypatch.setattr(room, "EVALUATIONS", ways)
+
+    def in_process(script, *arguments):
+        assert script == "Train.py"
+        called.append(arguments)
+        if call(Train, *arguments):
+            raise InputError("Train.py failed")
+
+    monkeypatch.setattr(reproduce, "call", in_process)
+    return called
+
+
+@pytest.fixture
+def scorings(monkeypatch):
+    """Counts the times that all test clips were scored."""
+    count, real = [], evaluation.score_clips
+
+    def counted(*arguments):
+        count.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(evaluation, "score_clips", counted)
+    return count
+
+
+def start(*arguments):
+    sys.argv = ["reproduce.py", *map(str, arguments)]
+    with pytest.raises(SystemExit) as end:
+        run_script(reproduce.main)
+    return end.value.code or 0
+
+
+def results():
+    return json.loads(Path("results/mini.json").read_text())
+
+
+# Runs ----------------------------------------------------------------------------------------------------------------
+
+
+def test_partial_runs_of_a_plan_add_up(plan, scorings, capsys):
+    assert start("mini", "--only", "recon") == 0
+    assert list(results()) == ["recon-seed0"]
+    assert start("mini", "--only", "pred-seed", "--cache_dir", "cache") == 0
+    assert list(results()) == ["pred-seed0", "pred-seed1", "recon-seed0"]  # in the plan's order
+    before = results()
+    plan.clear(), scorings.clear(), capsys.readouterr()
+    assert start("mini") == 0
+    assert [arguments[arguments.index("--exp_dir") + 1] for arguments in plan] == ["mini-no_losses-seed0"]
+    assert len(scorings) == 4  # as published, memory off, γ auto, patch; λ and smoothing use the first
+    assert list(results()) == ["pred-seed0", "pred-seed1", "recon-seed0", "pred-no_losses-seed0"]
+    assert {name: entry for name, entry in results().items() if name in before} == before
+
+    table = tables.make("mini")
+    aucs = [100 * before[f"pred-seed{seed}"]["evaluations"]["as published"]["auc"] for seed in (0, 1)]
+    row = f"| pred | **{np.mean(aucs):.1f} ± {np.std(aucs, ddof=1):.1f}** | 2 |"
+    assert any(line.startswith(row) for line in table)
+    assert "\n".join(table) in capsys.readouterr().out
+    page = Path("page.md").read_text()
+    assert "\n".join(table) in page and "\nText.\n" in page and "old" not in page
+    assert page == tables.filled(page)
+    assert not plan.clear() and start("mini") == 0 and not plan
+    assert Path("page.md").read_text() == page
+
+
+def test_an_entry_tells_all_about_its_run(plan):
+    assert start("mini", "--only", "pred-no_losses") == 0
+    (entry,) = results().values()
+    assert not set(entry["flags"]) & set(FREE) and str(Path.cwd()) not in json.dumps(entry)
+    assert (entry["flags"]["loss_compact"], entry["flags"]["seed"], entry["flags"]["exp_dir"]) == (
+        0,
+        0,
+        "mini-no_losses-seed0",
+    )
+    run = Path("exp/own/pred/mini-no_losses-seed0")
+    assert entry["epochs"] == [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [epoch["epoch"] for epoch in entry["epochs"]] == [1, 2]
+    assert entry["starts"][0].keys() == {"epoch", "commit", "torch", "device"}
+    assert entry["evaluated"]["torch"] == torch.__version__
+    assert set(entry["evaluations"]) == set(WAYS)
+
+
+def test_evaluations_are_those_of_evaluate(plan):
+    assert start("mini", "--only", "pred-seed0") == 0
+    ours = results()["pred-seed0"]["evaluations"]
+    for name, (_, flags) in WAYS.items():
+        assert evaluate("--exp_dir", "mini-seed0", "--no_figures", "--output_dir", "out", *flags) == 0
+        theirs = json.loads(Path("out/evaluation.json").read_text())
+        for metric in ("auc", "eer", "average_precision", "macro_auc"):
+            assert ours[name][metric] == pytest.approx(theirs[metric], abs=1e-12), name
+        assert ours[name]["videos"] == pytest.approx(theirs["auc_of_videos"])
+        assert ours[name]["th"] == pytest.approx(theirs["settings"]["th"])
+    assert len({ours[name]["auc"] for name in WAYS}) > 3
+
+
+def test_a_run_goes_on_where_it_was_stopped(plan, monkeypatch, capsys):
+    real, epochs = Train.train_epoch, []
+
+    def until_epoch_2(*arguments):
+        epochs.append(arguments)
+        if len(epochs) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Train, "train_epoch", until_epoch_2)
+        assert start("mini", "--only", "pred-seed0") == 2
+    assert not Path("results").exists()
+    assert start("mini", "--only", "pred-seed0") == 0
+    assert ["--resume" in arguments for arguments in plan] == [False, True]
+    starts = results()["pred-seed0"]["starts"]
+    assert [line["epoch"] for line in starts] == [1, 2]
+
+
+def test_a_run_from_elsewhere_without_checkpoint_or_calibration_counts(plan):
+    flags = ["--seed", 0, "--exp_dir", "mini-seed0", "--no_figures", "--cache_dir", "elsewhere"]
+    assert call(Train, *TINY, "--epochs", 2, *flags) == 0
+    run = Path("exp/own/pred/mini-seed0")
+    for name in ("checkpoint.pt", "calibration.pt"):
+        (run / name).unlink()
+    settings = json.loads((run / "flags.json").read_text())
+    for name in ("deterministic", "calibration_share"):  # flags that came later
+        del settings[name]
+    (run / "flags.json").write_text(json.dumps(settings))
+    assert start("mini", "--only", "pred-seed0") == 0
+    assert not plan
+    assert (run / "calibration.pt").is_file()
+    assert results()["pred-seed0"]["evaluations"]["auto"]["th"] > 0
+
+
+def test_new_weights_and_new_ways_are_evaluated(plan, scorings, monkeypatch):
+    assert start("mini", "--only", "pred-seed0") == 0
+    before = results()["pred-seed0"]
+    ways = {**reproduce.EVALUATIONS, "reset": Way(memory_update=False, alpha=0.5)}
+    with monkeypatch.context() as patch:
+        patch.setattr(reproduce, "EVALUATIONS", ways)
+        scorings.clear()
+        assert start("mini", "--only", "pred-seed0") == 0
+        assert len(scorings) == 1
+        after = results()["pred-seed0"]["evaluations"]
+        assert {**before["evaluations"], "reset": after["reset"]} == after
+        patch.setitem(ways, "alpha 1", Way(alpha=0.9))  # another way of the same name
+        assert start("mini", "--only", "pred-seed0") == 0
+        assert results()["pred-seed0"]["evaluations"]["alpha 1"]["alpha"] == 0.9
+    shutil.rmtree("exp")  # trained again, say on another machine: other weights
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "manual_seed", lambda seed, real=torch.manual_seed: real(seed + 1))
+        assert start("mini", "--only", "pred-seed0") == 0
+    assert results()["pred-seed0"]["weights"] != before["weights"]
+    assert results()["pred-seed0"]["evaluations"]["as published"] != before["evaluations"]["as published"]
+
+
+def test_another_run_in_the_place_of_one_is_not_touched(plan, capsys):
+    assert call(Train, *TINY, "--epochs", 2, "--exp_dir", "mini-seed0", "--lr", 0.1) == 0
+    assert start("mini") == 2
+    one_line(capsys, "exp/own/pred/mini-seed0", "--lr 0.1", "0.0002", "move it away")
+    assert not plan
+
+
+def test_a_training_that_fails_keeps_what_was_there(plan, dataset, capsys):
+    assert start("mini", "--only", "pred-seed0") == 0
+    before = Path("results/mini.json").read_bytes()
+    frame = dataset / "training" / "frames" / "2" / "004.jpg"
+    frame.write_bytes(frame.read_bytes()[:-100])
+    assert start("mini") == 2
+    assert "Train.py failed" in capsys.readouterr().err
+    assert Path("results/mini.json").read_bytes() == before
+
+
+def test_a_dry_run_only_says_what_is_there(plan, capsys):
+    assert start("mini", "--only", "recon") == 0
+    page = Path("page.md").read_text()
+    plan.clear(), capsys.readouterr()
+    assert start("mini", "--dry_run") == 0
+    out = capsys.readouterr().out
+    assert "recon-seed0: 2 of 2 epochs" in out and f"{len(WAYS)} evaluations" in out
+    assert "pred-no_losses-seed0: 0 of 2 epochs" in out
+    assert "python Train.py --dataset_type own --method pred" in out
+    assert not plan and list(results()) == ["recon-seed0"] and Path("page.md").read_text() == page
+
+
+def test_mistakes(plan, capsys):
+    for arguments, words in (
+        (["mini", "--only", "pred-seed7"], ["--only pred-seed7", "pred-seed1", "recon-seed0"]),
+        (["other"], ["other", "ped2_cpu"]),
+        ([], ["plan", "--tables"]),
+        (["mini", "--tables"], ["plan", "--tables"]),
+        (["mini", "--device", "tpu"], ["--device tpu"]),
+    ):
+        assert start(*arguments) == 2
+        one_line(capsys, *words)
+    assert not plan
+
+
+def test_plans_are_of_runs_that_train_would_take():
+    for name in PLANS:
+        found = reproduce.jobs(name)
+        assert len({job.name for job in found}) == len({job.directory for job in found}) == len(found)
+    ped2 = reproduce.jobs("ped2_cpu")
+    assert [str(job.directory) for job in ped2[:4]] == [
+        *(f"exp/ped2/pred/ped2_cpu-seed{seed}" for seed in range(3)),
+        "exp/ped2/recon/ped2_cpu-seed0",
+    ]
+    assert (ped2[0].flags["h"], ped2[0].flags["epochs"], ped2[3].flags["lr"]) == (64, 5, 2e-5)
+
+
+# Tables --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_tables_of_the_pages_are_those_of_the_results():
+    for page in tables.PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert tables.filled(text) == text, f"{page}: `python -m exp.reproduce --tables` makes its tables anew"
+    assert tables.BLOCK.search(tables.PAGES[1].read_text(encoding="utf-8"))
+
+
+def test_a_page_is_made_anew_from_the_results_alone(plan):
+    assert start("mini", "--only", "recon") == 0
+    page = Path("page.md").read_text()
+    Path("page.md").write_text(page.replace("| recon |", "| recom |"))
+    assert start("--tables") == 0
+    assert Path("page.md").read_text() == page
+    shutil.rmtree("results")
+    assert start("--tables") == 0
+    assert Path("page.md").read_text().count("Not run") == 2
+
+
+def test_a_page_that_asks_for_no_table_there_is(plan, capsys):
+    for name in ("other", "mini/other", "benchmark/runs"):
+        Path("page.md").write_text(f"<!-- table: {name} -->\n<!-- end -->\n")
+        assert start("--tables") == 2
+        one_line(capsys, f"no table {name}", "mini")
+
+
+def test_cells():
+    assert tables.spread([]) == "not run"
+    assert tables.spread([2.34]) == "2.3"
+    assert tables.spread([1.0, 2.0, 4.0], ".2f") == "2.33 ± 1.53"
+    assert tables.percent([0.5, 0.6]) == "55.0 ± 7.1"
+    assert tables.percent([0.5, None]) == tables.NOTHING
+    assert tables.markdown(("a", "b", "c"), [(1, tables.NOTHING, 2), (3, tables.NOTHING, tables.NOTHING)]) == [
+        "| a | c |",
+        "| --- | :-: |",
+        "| 1 | 2 |",
+        f"| 3 | {tables.NOTHING} |",
+    ]
+
+
+def test_every_table_of_a_plan(plan, dataset):
+    labels = dataset / "frame_labels.csv"
+    labels.write_text("video,first,last\n1,6,8\n")  # video 2 has normal frames alone
+    assert start("mini", "--only", "pred-seed", "recon") == 0
+    found = results()
+    lines = tables.make("mini/evaluations")
+    assert lines[0] == "| AUC, % | pred, n = 2 | recon, n = 1 |"
+    mean = {way: np.mean([found[f"pred-seed{s}"]["evaluations"][way]["auc"] for s in (0, 1)]) for way in WAYS}
+    change = 100 * (mean["smooth"] - mean["as published"])
+    assert any(line.startswith("| smooth |") and f"({change:+.1f})" in line for line in lines)
+    assert len(lines) == 2 + len(WAYS)
+    videos = tables.make("mini/videos")
+    assert videos[3] == "| 2 | one class | one class |"
+    assert len([line for line in tables.make("mini/runs") if line.startswith("| ")]) == 2 + 3
+    assert "not run" in tables.make("mini")[4]  # the option
