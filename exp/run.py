@@ -88,9 +88,12 @@ def write_whole(path, write):
 
 def environment(device):
     """What a result depends on besides its flags: the commit ("+": files differ from it), PyTorch, the device."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    git = ["git", "-C", str(Path(__file__).parent)]
+    results = ":(top,exclude)*.md", ":(top,exclude)exp/results"  # written anew after each run: no other program
     try:
-        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ":/", *results]).returncode
+        commit = commit.stdout.strip() + "+" * bool(changed)
     except (OSError, subprocess.CalledProcessError):  # no git, or no repository
         commit = None
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} cores"

@@ -82,7 +82,8 @@ def summary(name, results):
         key, metrics = (PLANS[name].dataset_type, training.method), ("auc", "macro_auc", "eer", "average_precision")
         auc, *ours = (percent(measured(entries, PUBLISHED, metric)) for metric in metrics)
         others = (RELEASED_CODE.get((name, training.name)), PAPER.get(key), RETRAININGS.get(key))
-        rows.append((training.name, f"**{auc}**", len(entries), *ours, *(other or NOTHING for other in others)))
+        called = f"{training.name}: `{training.flags}`" if training.flags else training.name
+        rows.append((called, f"**{auc}**", len(entries), *ours, *(other or NOTHING for other in others)))
     header = (
         "%",
         "AUC",

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from test_scripts import TINY, call, evaluate, one_line
 
 import Train
 from exp import evaluation, reproduce, tables
+from exp import run as run_room
 from exp.plans import PLANS, Plan, Training, Way
 from exp.run import FREE
 from utils import InputError, run_script
@@ -243,6 +245,33 @@ def test_plans_are_of_runs_that_train_would_take():
         "exp/ped2/recon/ped2_cpu-seed0",
     ]
     assert (ped2[0].flags["h"], ped2[0].flags["epochs"], ped2[3].flags["lr"]) == (64, 5, 2e-5)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not here")
+def test_a_commit_is_marked_when_programs_changed_since_not_when_results_did(tmp_path, monkeypatch):
+    def git(*arguments):
+        author = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
+        done = subprocess.run(["git", *author, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    def commit():
+        return run_room.environment(torch.device("cpu"))["commit"]
+
+    files = [tmp_path / name for name in ("exp/run.py", "exp/results/plan.json", "README.md")]
+    monkeypatch.setattr(run_room, "__file__", str(files[0]))
+    (tmp_path / "exp" / "results").mkdir(parents=True)
+    assert commit() is None
+    git("init")
+    for path in files:
+        path.write_text("before")
+    git("add", ".")
+    git("commit", "-m", "all")
+    head = git("rev-parse", "--short=12", "HEAD")
+    for path in files[1:]:
+        path.write_text("after")
+    assert commit() == head
+    files[0].write_text("after")
+    assert commit() == f"{head}+"
 
 
 # Tables --------------------------------------------------------------------------------------------------------------
