@@ -16,7 +16,7 @@ from exp import calibration, flags, weights
 from exp.alarms import decide
 from exp.device import fold_batch_norms, make_deterministic, pick_device, place
 from exp.evaluation import evaluate, find_frames
-from exp.output import alarm_line, metric_lines, write_alarms, write_evaluation, write_scores
+from exp.output import alarm_lines, metric_lines, write_alarms, write_evaluation, write_scores
 from exp.run import SHAPE, environment, load_model, run_directory
 from exp.score import replay
 from exp.video import annotate_all
@@ -152,7 +152,7 @@ def main():
         sigma, gap = args.smooth and args.smooth.frames(stream.fps), args.merge_gap.frames(stream.fps)
         judging = alpha, args.false_alarm_rate, sigma, gap
         recorder = Recorder(output / "watched" / stream.name, stream, normal, *judging, args.save_video)
-        print(f"threshold {recorder.threshold:.4g}" + (f" [{caveat}]" if caveat else ""))
+        print(f"calibrated threshold {recorder.threshold:.4g}" + (f", {caveat}" if caveat else ""))
         watch(model, items, shape, recorder, th, memory_update, args.psnr_region, args.test_batch_size)
         return
 
@@ -179,7 +179,7 @@ def main():
     decided = decide(result, normal, alpha, **smoothing, **judging) if normal else None
     if decided:
         write_alarms(output / "alarms.csv", result.videos, decided.alarms)
-        print(alarm_line(decided, fps, caveat))
+        print(*alarm_lines(decided, fps, caveat), sep="\n")
     else:
         print(f"no calibrated threshold: {missing}")
     about = {"dataset_type": args.dataset_type, "avenue_labels": args.avenue_labels, "model": str(model_path)}

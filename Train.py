@@ -112,15 +112,12 @@ def conclude(run, model, items, normal, args, anew):
     model_path = run.directory / "model.pth"
     if anew or not calibration.path_beside(model_path).is_file():
         run.log(f"calibrating on {len(normal)} clips of {len(normal.videos)} videos")
-        found = calibration.calibrate(
-            fold_batch_norms(model.eval()),
-            items,
-            normal,
-            flags.METHODS[args.method]["th"],
-            held_out=args.calibration_share > 0,
-            batch_size=args.batch_size,
-            num_workers=args.num_workers,
-        )
+        network, th = fold_batch_norms(model.eval()), flags.METHODS[args.method]["th"]
+        loading = {"batch_size": args.batch_size, "num_workers": args.num_workers}
+        try:
+            found = calibration.calibrate(network, items, normal, th, args.calibration_share > 0, **loading)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("while calibrating; the same command with --resume does that") from None
         calibration.save(model_path, found, items, [video.name for video in normal.videos])
         run.log(calibration.describe(found))
     if not args.no_figures:

@@ -119,17 +119,14 @@ def metric_lines(result, unlike=""):
     return lines
 
 
-def alarm_line(decided, fps, caveat=""):
+def alarm_lines(decided, fps, caveat=""):
     """How an exp.alarms.Decided fares, for people; caveat: what is wrong with its threshold."""
-    count = sum(map(len, decided.alarms))
-    line = f"calibrated threshold {decided.threshold:.4g}: {count} alarms"
+    line = f"calibrated threshold {decided.threshold:.4g}: {sum(map(len, decided.alarms))} alarms"
     if m := decided.measures:
-        precision, recall = (
-            f"{100 * m[name]:.2f} %" if m[name] is not None else "-" for name in ("precision", "recall")
-        )
+        for name in ("precision", "recall"):
+            line += f", {name} {100 * m[name]:.2f} %" if m[name] is not None else ""
         line += (
-            f", of their frames {precision} abnormal (precision), of abnormal frames {recall} in them (recall); "
-            f"{m['events_met']} of {m['events']} events met, {m['false_alarms_per_hour']:.1f} false alarms an hour "
-            f"at {fps:g} frames a second"
+            f", {m['events_met']} of {m['events']} events met, {m['false_alarms_per_hour']:.1f} false alarms an hour"
         )
-    return line + (f" [{caveat}]" if caveat else "")
+        line += f" at {fps:g} frames a second"
+    return [line, f"    the threshold is {caveat}"] if caveat else [line]
