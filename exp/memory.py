@@ -86,6 +86,11 @@ def collect(model, items, clips, count, queries, seed, batch_size=8):
     )
 
 
+def told_by_place(counts):
+    """The share of queries whose nearest item is the usual one at their place; counts: (M, h, w). 1: place is all."""
+    return float(counts.max(axis=0).sum() / counts.sum())
+
+
 def effective_number(share):
     """How many items that win equally often have the same entropy: from 1 to M for a (M,) whose sum is 1."""
     share = share[share > 0]
@@ -155,7 +160,13 @@ def draw_cosines(path, cosines):
         if count <= 15:
             bright = (cosines[i, j] - low) / (1 - low) > 0.6
             axes.text(
-                j, i, f"{cosines[i, j]:.2f}", ha="center", va="center", fontsize=8, color="black" if bright else "white"
+                j,
+                i,
+                f"{round(cosines[i, j], 2) + 0.0:.2f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="black" if bright else "white",
             )
         if i != j and cosines[i, j] > COLLAPSED:
             axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor=ABNORMAL, linewidth=2))
@@ -289,6 +300,7 @@ def main():
             "queries_won": counts.sum(axis=(1, 2)).tolist(),
             "share": share[split].tolist(),
             "effective_number": effective_number(share[split]),
+            "told_by_place": told_by_place(counts),
             "map": counts.tolist(),
         }
     write_whole(output / "memory.json", lambda path: path.write_text(json.dumps(report) + "\n"))
@@ -302,6 +314,8 @@ def main():
         print(f"{item:>4}{shares}   {other} (cosine {cosines[item, other]:.3f})")
     numbers = ", ".join(f"{split} {effective_number(share[split]):.1f}" for split in SPLITS)
     print(f"items used effectively: {numbers} of {len(items)}")
+    places = ", ".join(f"{split} {100 * told_by_place(wins[split].counts):.1f} %" for split in SPLITS)
+    print(f"queries whose place in the frame alone tells their item: {places}")
     for line in verdict(found, share["training"], cosines):
         print(line)
     print(f"{output / 'memory.json'}, figures in {figures}")

@@ -69,6 +69,12 @@ def test_effective_number():
     assert 1 < report.effective_number(np.array([0.9, 0.1])) < 2
 
 
+def test_told_by_place():
+    counts = np.zeros((2, 1, 3), int)
+    counts[0], counts[1] = [[4, 0, 1]], [[0, 4, 3]]
+    assert report.told_by_place(counts) == pytest.approx(11 / 12)
+
+
 @pytest.mark.parametrize(
     ("share", "alike", "found", "words"),
     [
@@ -98,6 +104,8 @@ def test_a_run_is_looked_at(run, capsys):
         assert sum(found[split]["queries_won"]) == 5 * 6
         assert np.sum(found[split]["map"], axis=(1, 2)).tolist() == found[split]["queries_won"]
         assert f"{split} {found[split]['effective_number']:.1f}" in printed
+        place = 100 * report.told_by_place(np.array(found[split]["map"]))
+        assert 100 * found[split]["told_by_place"] == pytest.approx(place) and f"{split} {place:.1f} %" in printed
     assert np.diag(found["cosines"]) == pytest.approx(1)
     figures = run / "figures" / "memory"
     shapes = {path.stem: cv2.imread(str(path)).shape for path in figures.iterdir()}
