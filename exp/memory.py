@@ -158,16 +158,9 @@ def draw_cosines(path, cosines):
         ticks(range(0, count, 1 + count // 20))
     for i, j in np.ndindex(count, count):
         if count <= 15:
-            bright = (cosines[i, j] - low) / (1 - low) > 0.6
-            axes.text(
-                j,
-                i,
-                f"{round(cosines[i, j], 2) + 0.0:.2f}",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="black" if bright else "white",
-            )
+            ink = "black" if (cosines[i, j] - low) / (1 - low) > 0.6 else "white"
+            value = round(cosines[i, j], 2) + 0.0  # no -0.00
+            axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color=ink)
         if i != j and cosines[i, j] > COLLAPSED:
             axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor=ABNORMAL, linewidth=2))
     save(figure, path)
