@@ -121,7 +121,8 @@ def metric_lines(result, unlike=""):
 
 def alarm_lines(decided, fps, caveat=""):
     """How an exp.alarms.Decided fares, for people; caveat: what is wrong with its threshold."""
-    line = f"calibrated threshold {decided.threshold:.4g}: {sum(map(len, decided.alarms))} alarms"
+    count = sum(map(len, decided.alarms))
+    line = f"calibrated threshold {decided.threshold:.4g}: {count} alarm{'s' if count != 1 else ''}"
     if m := decided.measures:
         for name in ("precision", "recall"):
             line += f", {name} {100 * m[name]:.2f} %" if m[name] is not None else ""
