@@ -93,7 +93,7 @@ EVALUATIONS = {
     "`--th 1`, every frame updates memory": Way(th=1.0),
     **{f"γ the {q} quantile of normal frames": Way(quantile=q) for q in (0.25, 0.5, 0.75, 0.9)},
     f"`--th auto`, γ the {NORMAL_SHARE} quantile": _auto(),
-    "γ the 0.99 quantile": Way(quantile=0.99),
+    "γ the 0.99 quantile of normal frames": Way(quantile=0.99),
     **{f"`--psnr_region {n}`": Way(psnr_region=n) for n in (8, 16, 32)},
     **{f"`--smooth {s}`": Way(smooth=s) for s in SIGMAS},
     **{f"`--smooth {s} --smooth_kind causal`": Way(smooth=s, causal=True) for s in SIGMAS},

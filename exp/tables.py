@@ -114,7 +114,7 @@ def evaluations(name, results):
         if not values or way == PUBLISHED:
             return percent(values) if values else NOTHING
         change = 100 * (statistics.mean(values) - statistics.mean(measured(entries, PUBLISHED)))
-        return f"{percent(values)} ({change:+.1f})"
+        return f"{percent(values)} ({round(change, 1) + 0:+.1f})"  # + 0: no -0.0
 
     rows = [(way, *(cell(entries, way) for entries in found.values())) for way in EVALUATIONS]
     header = ("AUC, %", *(f"{training.name}, n = {len(entries)}" for training, entries in found.items()))
