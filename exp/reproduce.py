@@ -89,6 +89,8 @@ def evaluate(job, wanted, dataset_path, cache_dir, device):
         synthetic.ensure(dataset_path)
     videos = find_videos(split_directory(dataset_path, dataset_type, "testing"))
     labels = frame_labels(dataset_path, dataset_type, videos)
+    if labels is None:
+        raise InputError(f"no labels for {dataset_type}, so no AUC: data/README.md says how to give them")
     clips = open_clips(videos, "testing", shape["t_length"], (shape["h"], shape["w"], shape["c"]), cache_dir)
     normal = np.concatenate(calibration.load(model_path, items).regular)
     scored, results = {}, {}

@@ -79,6 +79,10 @@ def pack(run, name, *flags):
         call("Evaluate.py", *which, "--no_figures", *flags)
         flags_of_run = {flag: value for flag, value in record.flags.items() if flag not in FREE}
         evaluation = json.loads((results / "evaluation.json").read_text())
+        if evaluation["auc"] is None:
+            raise InputError(
+                f"{evaluation['dataset_type']} has no labels of both classes: there is no AUC to pack with"
+            )
         del evaluation["model"]  # a path of this machine
         metrics = {"method": shape["method"], **evaluation, "trained": {"flags": flags_of_run, "starts": record.starts}}
         (packed / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")

@@ -210,6 +210,12 @@ def test_a_training_that_fails_keeps_what_was_there(plan, dataset, capsys):
     assert Path("results/mini.json").read_bytes() == before
 
 
+def test_without_labels_there_is_nothing_to_tabulate(plan, dataset, capsys):
+    (dataset / "frame_labels.csv").unlink()
+    assert start("mini", "--only", "recon") == 2
+    one_line(capsys, "no labels for own")
+
+
 def test_a_dry_run_only_says_what_is_there(plan, capsys):
     assert start("mini", "--only", "recon") == 0
     page = Path("page.md").read_text()

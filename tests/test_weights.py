@@ -160,6 +160,11 @@ def test_mistakes_in_packing(tiny, capsys):
     for name in ("tiny", "../tiny", "a/b", ""):
         assert pack(run_of("recon"), name) == 2
         one_line(capsys, "new name")
+    labels = Path("dataset/own/frame_labels.csv")
+    labels.rename("labels.csv")
+    assert pack(run_of("recon"), "new") == 2
+    one_line(capsys, "own", "no labels")
+    Path("labels.csv").rename(labels)
     (run_of("recon") / "calibration.pt").unlink()
     assert pack(run_of("recon"), "new") == 2
     one_line(capsys, "calibration", "python -m exp.calibration")
