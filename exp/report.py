@@ -6,6 +6,7 @@ exp.evaluation.Evaluation, `frame_at` a function (place in result.videos, index 
 write. Single frames are drawn in exp/panels.py, annotated videos in exp/video.py.
 """
 
+import textwrap
 from pathlib import Path
 
 import cv2
@@ -100,6 +101,11 @@ def draw_evaluation(directory, result, chosen, replay, frame_at, note=""):
     score_curves(directory / "scores", result, frame_at, note)
 
 
+def _beside(note, width):
+    """A note in brackets, as further lines of at most so many letters."""
+    return "\n" + textwrap.fill(f"({note})", width) if note else ""
+
+
 def peaks(values, count=5):
     """The places of the highest peaks of (n,), at most `count`, in order; none has a higher one within n / 12."""
     gap = max(1, len(values) // 12)
@@ -129,7 +135,7 @@ def _score_curve(path, result, video, frame_at, note):
         kinds = np.unique(labels)
         only = "abnormal" if kinds[0] else "normal"
         title += f"   AUC {100 * auc(labels, abnormality):.2f} %" if len(kinds) == 2 else f"   all frames {only}"
-    title += f"   ({note})" if note else ""
+    title += _beside(note, width=110)
 
     figure = Figure(figsize=(12, 9))
     add_title(figure, title)
@@ -185,7 +191,7 @@ def roc_curve(path, labels, abnormality, note=""):
     false_alarms, hits, _ = metrics.roc_curve(labels, abnormality, drop_intermediate=False)
     figure = Figure(figsize=(7, 7))
     axes = figure.add_subplot(
-        title=f"ROC of {len(labels)} frames, {int(labels.sum())} of them abnormal" + (f"\n({note})" if note else ""),
+        title=f"ROC of {len(labels)} frames, {int(labels.sum())} of them abnormal" + _beside(note, width=70),
         xlabel="normal frames above the threshold (%)",
         ylabel="abnormal frames above the threshold (%)",
         aspect="equal",

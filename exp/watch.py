@@ -120,8 +120,10 @@ def watch(model, items, shape, recorder, th, memory_update=True, psnr_region=Non
     try:
         with tqdm(desc=stream.shown, total=total, unit="frame") as bar:
             for scored in score(model, items, batches, [], th, memory_update, psnr_region=psnr_region):
-                frames = [waiting.popleft() for _ in scored.psnr]
-                bar.set_postfix(score=f"{recorder.add(frames, scored):.2f}", alarms=recorder.alarms, refresh=False)
+                frames = [waiting.popleft() for _ in range(len(scored.psnr))]
+                last = recorder.add(frames, scored)
+                state = ", ALARM" if recorder.tracker.alarm else ""
+                bar.set_postfix_str(f"score {last:.2f}, {recorder.alarms} alarms ended{state}", refresh=False)
                 bar.update(len(frames))
         problem = stream.problem
     except InputError as error:
