@@ -57,13 +57,9 @@ def parse(arguments=None):
     )
     score.add_argument("--num_workers_test", type=flags.count, default=1, help="processes that load clips")
     beyond = parser.add_argument_group("beyond the paper, off unless given")
+    beyond.add_argument("--smooth", type=flags.span, metavar="SPAN", help="σ of a Gaussian over time: 10 frames, 0.4s")
     beyond.add_argument(
-        "--smooth", type=flags.span, metavar="FRAMES|SECONDSs", help="σ of a Gaussian over time: 10, 0.4s"
-    )
-    beyond.add_argument(
-        "--smooth_kind",
-        choices=("centred", "causal"),
-        help="causal looks at no later frame; centred, --video causal",
+        "--smooth_kind", choices=("centred", "causal"), help="causal: by earlier frames alone, as always with --video"
     )
     beyond.add_argument(
         "--psnr_region", type=flags.positive, metavar="PATCH", help="PSNR of the worst square of so many pixels a side"
@@ -90,6 +86,8 @@ def parse(arguments=None):
         use_weights(args)
     if args.frames and (args.no_figures or args.video):
         parser.error(f"--frames goes not with --{'no_figures' if args.no_figures else 'video'}")
+    if args.smooth_kind and not args.smooth:
+        parser.error("--smooth_kind goes with --smooth")
     if args.video and args.smooth_kind == "centred":
         parser.error("--smooth_kind centred needs the frames to come: with --video only causal is possible")
     return args

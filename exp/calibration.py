@@ -8,8 +8,9 @@ run, for released weights or with other settings:
     python -m exp.calibration RUN
 """
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +32,8 @@ HELD_OUT = "videos held back from training"
 INHERITED = ("dataset_type", "dataset_path", "bad_frames", "cache_dir", "no_cache", "calibration_share", "seed")
 
 
-class Calibration(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Calibration:
     """Scores of normal frames. Lists have one array (frames of the video that have a score,) for each video."""
 
     psnr: list  # P, dB
@@ -45,14 +47,19 @@ class Calibration(NamedTuple):
         """The γ that lets normal frames update the memory at any frame size; the method's own is of 256 x 256."""
         return float(np.quantile(np.concatenate(self.regular), NORMAL_SHARE))
 
+    @cached_property
+    def _means_and_spreads(self):
+        """Of P and of D."""
+        both = [np.concatenate(values).astype(np.float64) for values in (self.psnr, self.distance)]
+        return [(values.mean(), values.std() if np.ptp(values) > 0 else 1.0) for values in both]
+
     def abnormality(self, psnr, distance, alpha):
         """Scores that need no other frame of their video: P and D (N,), in spreads from their means -> (N,).
 
         alpha · (mean P - P) / spread P + (1 - alpha) · (D - mean D) / spread D: 0 is like the calibration, and there is
         no upper limit. Where all calibration scores are the same, their spread is taken as 1.
         """
-        mean_p, spread_p = _mean_and_spread(self.psnr)
-        mean_d, spread_d = _mean_and_spread(self.distance)
+        (mean_p, spread_p), (mean_d, spread_d) = self._means_and_spreads
         scores = alpha * (mean_p - psnr) / spread_p + (1 - alpha) * (distance - mean_d) / spread_d
         if not np.isfinite(scores).all():
             raise InputError("scores hold NaN or infinity: the model that made them is broken, train it again")
@@ -65,7 +72,7 @@ class Calibration(NamedTuple):
 
     def caveat(self, th, memory_update, false_alarm_rate):
         """Why a threshold for this false alarm rate is not exact for frames scored under these settings; or ""."""
-        found = [] if self.held_out else ["optimistic, as the network was trained on the calibration's clips"]
+        found = [] if self.held_out else ["optimistic, as the network was, or may have been, trained on the same clips"]
         if th != self.th or not memory_update:
             found.append(f"only near, as the calibration had γ {self.th:g} and memory update on")
         if false_alarm_rate < 1 / sum(map(len, self.psnr)):
@@ -75,11 +82,6 @@ class Calibration(NamedTuple):
     def threshold(self, alpha, false_alarm_rate, sigma=None, causal=True):
         """The abnormality that only this share of the calibration's frames exceeds."""
         return float(np.quantile(np.concatenate(self.scores(alpha, sigma, causal)), 1 - false_alarm_rate))
-
-
-def _mean_and_spread(by_video):
-    values = np.concatenate(by_video).astype(np.float64)
-    return values.mean(), values.std() if np.ptp(values) > 0 else 1.0
 
 
 def hold_out(clips, share, seed):

@@ -5,6 +5,7 @@ above a threshold form alarms. scores.csv and alarms.csv grow row by row, and a 
 scored is kept whatever ends it, the last frame, Ctrl-C, a stream that drops or a full disk.
 """
 
+import contextlib
 import time
 from collections import deque
 
@@ -98,7 +99,7 @@ class Recorder:
         if self.video:
             self.video.close()
 
-    def release(self):
+    def close(self):
         """Close the files; a video that is not finished is gone."""
         self.score_table.close()
         self.alarm_table.close()
@@ -117,30 +118,28 @@ def watch(model, items, shape, recorder, th, memory_update=True, psnr_region=Non
     batches = clips_of(stream, shape, 1 if stream.live else batch_size, waiting)
     total = stream.announced and max(0, stream.announced - shape["t_length"] + 1)
     start = time.monotonic()
-    try:
-        with tqdm(desc=stream.shown, total=total, unit="frame") as bar:
-            for scored in score(model, items, batches, [], th, memory_update, psnr_region=psnr_region):
-                frames = [waiting.popleft() for _ in range(len(scored.psnr))]
-                last = recorder.add(frames, scored)
-                state = ", ALARM" if recorder.tracker.alarm else ""
-                bar.set_postfix_str(f"score {last:.2f}, {recorder.alarms} alarms ended{state}", refresh=False)
-                bar.update(len(frames))
-        problem = stream.problem
-    except InputError as error:
-        problem = str(error)
-    except KeyboardInterrupt:
-        interrupted = True
-    try:
-        recorder.finish()
-    except InputError as error:
-        problem = problem or str(error)
-    finally:
-        recorder.release()
-        stream.close()
+    with contextlib.closing(stream), contextlib.closing(recorder):
+        try:
+            with tqdm(desc=stream.shown, total=total, unit="frame") as bar:
+                for scored in score(model, items, batches, [], th, memory_update, psnr_region=psnr_region):
+                    frames = [waiting.popleft() for _ in range(len(scored.psnr))]
+                    last = recorder.add(frames, scored)
+                    state = ", ALARM" if recorder.tracker.alarm else ""
+                    bar.set_postfix_str(f"score {last:.2f}, {recorder.alarms} alarms ended{state}", refresh=False)
+                    bar.update(len(frames))
+            problem = stream.problem
+        except InputError as error:
+            problem = str(error)
+        except KeyboardInterrupt:
+            interrupted = True
+        try:
+            recorder.finish()
+        except InputError as error:
+            problem = problem or str(error)
 
     seconds, count = time.monotonic() - start, recorder.count
     if not (count or problem or interrupted):
-        problem = f"{stream.shown} has {stream.count} frames, and a clip of this network {shape['t_length']}"
+        problem = f"{stream.shown} has {stream.count} frames, a clip of this network {shape['t_length']}"
     kept = f"{count} frames are scored: {recorder.directory}"
     if problem:
         raise InputError(f"{problem}; {kept}")

@@ -296,7 +296,8 @@ def test_a_calibration_of_weights_alone_needs_a_data_set(dataset, capsys):
         (["--false_alarm_rate", "1"], ["--false_alarm_rate", "between 0 and 1"]),
         (["--fps", "0"], ["--fps"]),
         (["--th", "automatic"], ["--th"]),
-        (["--video", "a.mp4", "--smooth_kind", "centred"], ["--smooth_kind", "causal"]),
+        (["--smooth_kind", "causal"], ["--smooth_kind", "--smooth"]),
+        (["--video", "a.mp4", "--smooth", "2", "--smooth_kind", "centred"], ["--smooth_kind", "causal"]),
     ],
 )
 def test_mistakes_in_flags(given, words, in_its_own_folder, capsys):
