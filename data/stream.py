@@ -46,6 +46,8 @@ class Stream:
         self.problem, self.count = None, 0  # count: frames so far
         announced = self.capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.live = is_camera or (is_address and announced <= 0)
+        if self.live:  # watching it again overwrites nothing
+            self.name += time.strftime("-%Y%m%d-%H%M%S")
         self.announced = int(announced) if announced > 0 and not self.live else None  # frames, by the header
         said = self.capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps or (said if 0 < said <= MOST_FPS else ANY_FPS)
@@ -60,7 +62,7 @@ class Stream:
             now = time.monotonic()
             if size is None:
                 size, start = picture.shape, now
-            elif picture.shape != size:
+            elif picture.shape != size:  # never by FFmpeg, where OpenCV scales all frames to the size of the first
                 self.problem = (
                     f"{self.shown} changes from {_shape(size)} to {_shape(picture.shape)} at frame {self.count}"
                 )

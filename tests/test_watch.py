@@ -183,7 +183,7 @@ def test_a_camera_runs_until_ctrl_c(run, source, capsys):
     source([*pictures(12), KeyboardInterrupt()], fps=0)
     assert call(run, "0", "--save_video", "--false_alarm_rate", 0.999, "--output_dir", "out") == 0
     capsys.readouterr()
-    watched = Path("out/watched/camera-0")
+    (watched,) = Path("out/watched").glob("camera-0-*")  # and the time, so that nothing is overwritten
     assert len((watched / "scores.csv").read_text().splitlines()) == 1 + 8
     assert len((watched / "alarms.csv").read_text().splitlines()) == 1 + 1  # the one under way
     assert cv2.VideoCapture(str(watched / "annotated.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 8
@@ -192,8 +192,9 @@ def test_a_camera_runs_until_ctrl_c(run, source, capsys):
 def test_a_stream_that_drops_is_told_without_its_password(run, source, capsys):
     source(pictures(9))
     assert call(run, "rtsp://me:secret@door/live?key=secret") == 2
-    one_line(capsys, "door-live", "after 9", "5 frames are scored", run / "watched" / "door-live")
-    assert len(rows(run, "door-live")) == 5
+    (watched,) = (run / "watched").glob("door-live-*")
+    one_line(capsys, "door-live", "after 9", "5 frames are scored", watched)
+    assert len(rows(run, watched.name)) == 5
 
 
 @pytest.mark.parametrize(
@@ -220,6 +221,14 @@ def test_ctrl_c_keeps_the_scores_of_a_file(run, source, capsys):
     assert call(run, "v.avi", "--test_batch_size", 4) == 130
     assert "interrupted: 8 frames are scored" in capsys.readouterr().err
     assert len(rows(run, "v")) == 8
+
+
+def test_a_file_whose_size_changes_is_scaled_by_opencv(run):
+    """JPEGs one after the other are a video."""
+    frames = pictures(9) + pictures(9, size=(48, 64))
+    Path("v.mjpeg").write_bytes(b"".join(cv2.imencode(".jpg", frame)[1].tobytes() for frame in frames))
+    assert call(run, "v.mjpeg", "--save_video") == 0
+    assert len(rows(run, "v")) == 14
 
 
 @pytest.mark.parametrize("codec", ["MJPG", "mp4v"])
