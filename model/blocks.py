@@ -1,4 +1,8 @@
-"""The two pieces the network is made of. All convolutions are 3x3 with bias; H and W below are those of the input."""
+"""The two pieces the network is made of. All convolutions are 3x3 with bias; H and W below are those of the input.
+
+ReLU works in place: the batch norm before it keeps its input for the gradient, not its output, and large activations
+cost time to allocate.
+"""
 
 from torch import nn
 
@@ -8,10 +12,10 @@ def block(inputs, outputs):
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, padding=1),
         nn.BatchNorm2d(outputs),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.Conv2d(outputs, outputs, 3, padding=1),
         nn.BatchNorm2d(outputs),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
     )
 
 
@@ -20,5 +24,5 @@ def up(inputs, outputs):
     return nn.Sequential(
         nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1),
         nn.BatchNorm2d(outputs),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
     )

@@ -43,7 +43,7 @@ class Encoder(nn.Module):
         self.features = nn.Sequential(
             nn.Conv2d(256, feature_dim, 3, padding=1),
             nn.BatchNorm2d(feature_dim),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(feature_dim, feature_dim, 3, padding=1),  # nothing after it: queries take both signs
         )
         self.pool = nn.MaxPool2d(2)
@@ -70,10 +70,10 @@ class Decoder(nn.Module):
         self.frame = nn.Sequential(
             nn.Conv2d(128, 64, 3, padding=1),
             nn.BatchNorm2d(64),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(64, 64, 3, padding=1),
             nn.BatchNorm2d(64),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(64, channels, 3, padding=1),
             nn.Tanh(),
         )
