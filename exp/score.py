@@ -67,7 +67,7 @@ def score(model, items, batches, lengths, th, memory_update=True, reset_memory=F
     quality = psnr if psnr_region is None else partial(psnr_of_worst_patch, patch=psnr_region)
     trained, last = items, False
     resets = set(np.cumsum([0, *lengths]).tolist()) if reset_memory else set()
-    done, window = 0, WHOLE_CHUNK
+    done, window = 0, 1  # nothing tells how the first frame decides: it is decoded alone
     for clips in batches:
         frames, target = model.split(normalise(clips.to(items.device, non_blocking=True)))
         encoded, target = model.encode(frames), to_unit(target)
