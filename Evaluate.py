@@ -143,7 +143,7 @@ def main():
     alpha = usual["alpha"] if args.alpha is None else args.alpha
     memory_update = args.memory_update == "on"
     caveat = normal.caveat(th, memory_update, args.false_alarm_rate) if normal else ""
-    model, items = fold_batch_norms(place(model, device, args.precision, args.compile)), items.to(device)
+    model, items = place(fold_batch_norms(model), device, args.precision, args.compile), items.to(device)
 
     if args.video:
         stream = Stream(args.video, args.fps)

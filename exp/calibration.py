@@ -213,7 +213,7 @@ def main(arguments=None):
     clips = open_clips(videos, "training", shape["t_length"], size, cache, args.bad_frames)
     _, clips = hold_out(clips, args.calibration_share, args.seed)
     calibration = calibrate(
-        fold_batch_norms(place(model, device, args.precision, args.compile)),
+        place(fold_batch_norms(model), device, args.precision, args.compile),
         items.to(device),
         clips,
         flags.METHODS[shape["method"]]["th"] if args.th is None else args.th,

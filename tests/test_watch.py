@@ -176,6 +176,18 @@ def calibration_threshold(run, rate):
     return calibration.load(run / "model.pth", items).threshold(0.6, rate)
 
 
+def test_the_network_that_scores_is_the_compiled_one(run, monkeypatch):
+    calls = []
+
+    def compile_in_name(module):
+        module._compiled_call_impl = lambda *inputs: calls.append(module) or module._call_impl(*inputs)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_in_name)
+    write_video("v.avi", pictures(6))
+    assert call(run, "v.avi", "--compile") == 0
+    assert len(set(calls)) == 2  # encoder and decoder
+
+
 # sources that end before their time
 
 
