@@ -83,7 +83,9 @@ def write_whole(path, write):
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         temporary.unlink(missing_ok=True)
         why = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise InputError(f"cannot write {path} ({why}): the last good files stay; mend that and --resume") from error
+        raise InputError(
+            f"cannot write {path} ({why}): what was whole before stays; mend that and start again (training: --resume)"
+        ) from error
 
 
 def environment(device):
