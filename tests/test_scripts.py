@@ -177,7 +177,7 @@ def test_evaluation_flags_are_live(dataset):
             scores[name] = [(float(row["distance"]), float(row["abnormality"])) for row in csv.DictReader(file)]
     usual, chunk = np.array(scores.pop("usual")), np.array(scores.pop("chunk"))
     np.testing.assert_allclose(chunk[:, 0], usual[:, 0], rtol=1e-4)
-    np.testing.assert_allclose(chunk[:, 1], usual[:, 1], atol=1e-3)  # min-max enlarges the rounding of small differences
+    np.testing.assert_allclose(chunk[:, 1], usual[:, 1], atol=1e-3)  # min-max enlarges rounding
     assert all(not np.allclose(usual, np.array(other), rtol=1e-4) for other in scores.values())
     assert np.allclose(usual[:8, 0], np.array(scores["reset"])[:8, 0], rtol=1e-4)  # of the first video all the same
 
