@@ -7,9 +7,8 @@ scores one file, camera or stream instead, online.
 
 from pathlib import Path
 
-from data import synthetic
-from data.clips import open_clips
-from data.frames import find_videos, read_picture, split_directory
+from data.clips import open_clips, split_videos
+from data.frames import read_picture
 from data.labels import frame_labels
 from data.stream import Stream
 from exp import calibration, flags, weights
@@ -154,10 +153,8 @@ def main():
         watch(model, items, shape, recorder, th, memory_update, args.psnr_region, args.test_batch_size)
         return
 
-    if args.dataset_type == "synthetic":
-        synthetic.ensure(args.dataset_path)
     size, cache = (shape["h"], shape["w"], shape["c"]), False if args.no_cache else args.cache_dir
-    videos = find_videos(split_directory(args.dataset_path, args.dataset_type, "testing"))
+    videos = split_videos(args.dataset_path, args.dataset_type, "testing")
     labels = frame_labels(args.dataset_path, args.dataset_type, videos, args.avenue_labels)
     clips = open_clips(videos, "testing", shape["t_length"], size, cache, args.bad_frames)
     chosen = find_frames(args.frames or [], clips)

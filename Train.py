@@ -9,9 +9,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from data import synthetic
-from data.clips import normalise, open_clips, training_loader
-from data.frames import find_videos, split_directory
+from data.clips import normalise, open_clips, split_videos, training_loader
 from exp import calibration, flags, tensorboard
 from exp.device import (
     check_same,
@@ -137,9 +135,7 @@ def main():
 
     size, cache = (args.h, args.w, args.c), False if args.no_cache else args.cache_dir
     with rank_zero_first():  # what it makes or decodes, the others find
-        if args.dataset_type == "synthetic":
-            synthetic.ensure(args.dataset_path)
-        videos = find_videos(split_directory(args.dataset_path, args.dataset_type, "training"))
+        videos = split_videos(args.dataset_path, args.dataset_type, "training")
         clips = open_clips(videos, "training", args.t_length, size, cache, args.bad_frames)
     clips, normal = calibration.hold_out(clips, args.calibration_share, args.seed)  # to train on, to calibrate on
     loader = training_loader(clips, args.batch_size, args.num_workers, args.seed, rank, processes)

@@ -10,8 +10,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from data import synthetic
 from data.cache import open_frames, without_bad_videos
-from data.frames import FrameError
+from data.frames import FrameError, find_videos, split_directory
 from utils import InputError
 
 
@@ -57,6 +58,16 @@ class Clips(Dataset):
         some.lengths = [self.lengths[place] for place in places]
         some.first = np.concatenate([firsts[place] for place in places])
         return some
+
+
+def split_videos(dataset_path, dataset_type, split):
+    """The videos of a split ("training" or "testing"), a list of data.frames.Video. Raises InputError.
+
+    The synthetic data set is made first where it is not there yet.
+    """
+    if dataset_type == "synthetic":
+        synthetic.ensure(dataset_path)
+    return find_videos(split_directory(dataset_path, dataset_type, split))
 
 
 def open_clips(videos, split, t_length, size, cache=None, bad_frames="fail"):

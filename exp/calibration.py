@@ -15,9 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data import synthetic
-from data.clips import open_clips, testing_loader
-from data.frames import find_videos, split_directory
+from data.clips import open_clips, split_videos, testing_loader
 from exp import flags
 from exp.device import fold_batch_norms, pick_device, place
 from exp.run import FORMAT, SHAPE, load_file, load_model, read_record, write_whole
@@ -206,10 +204,8 @@ def main(arguments=None):
     items_path = args.m_items_dir or args.run.with_name("m_items.pt")
     model, items, shape = load_model(args.run, items_path, {name: getattr(args, name) for name in SHAPE})
     flags.check_patch(args.psnr_region, shape)
-    if args.dataset_type == "synthetic":
-        synthetic.ensure(args.dataset_path)
     size, cache = (shape["h"], shape["w"], shape["c"]), False if args.no_cache else args.cache_dir
-    videos = find_videos(split_directory(args.dataset_path, args.dataset_type, "training"))
+    videos = split_videos(args.dataset_path, args.dataset_type, "training")
     clips = open_clips(videos, "training", shape["t_length"], size, cache, args.bad_frames)
     _, clips = hold_out(clips, args.calibration_share, args.seed)
     calibration = calibrate(

@@ -26,9 +26,8 @@ from torch.utils.data import Subset
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
-from data import synthetic
-from data.clips import normalise, open_clips, testing_loader
-from data.frames import find_videos, read_picture, split_directory
+from data.clips import normalise, open_clips, split_videos, testing_loader
+from data.frames import read_picture
 from exp import flags
 from exp.device import fold_batch_norms, pick_device, place
 from exp.run import SHAPE, load_model, read_record, write_whole
@@ -266,12 +265,10 @@ def main():
     trained = read_record(args.run).flags
     model, items, shape = load_model(args.run / "model.pth", args.run / "m_items.pt", dict.fromkeys(SHAPE))
     dataset_path, dataset_type = args.dataset_path or trained["dataset_path"], trained["dataset_type"]
-    if dataset_type == "synthetic":
-        synthetic.ensure(dataset_path)
     network, size = fold_batch_norms(place(model, device, "fp32")), (shape["h"], shape["w"], shape["c"])
     wins = {}
     for split in SPLITS:
-        videos = find_videos(split_directory(dataset_path, dataset_type, split))
+        videos = split_videos(dataset_path, dataset_type, split)
         # few clips are read, so no cache of all frames is made for them
         clips = open_clips(videos, split, shape["t_length"], size, cache=False, bad_frames=trained["bad_frames"])
         wins[split] = collect(network, items.to(device), clips, args.clips, args.queries, args.seed)

@@ -16,9 +16,7 @@ import numpy as np
 
 import Train
 import utils
-from data import synthetic
-from data.clips import open_clips
-from data.frames import find_videos, split_directory
+from data.clips import open_clips, split_videos
 from data.labels import frame_labels
 from exp import calibration, evaluation, flags, tables
 from exp.device import fold_batch_norms, pick_device, place
@@ -85,9 +83,7 @@ def evaluate(job, wanted, dataset_path, cache_dir, device):
     model_path, dataset_type = job.directory / "model.pth", job.flags["dataset_type"]
     model, items, shape = load_model(model_path, model_path.with_name("m_items.pt"), dict.fromkeys(SHAPE))
     network, usual = fold_batch_norms(place(model, device, "fp32")), flags.METHODS[shape["method"]]
-    if dataset_type == "synthetic":
-        synthetic.ensure(dataset_path)
-    videos = find_videos(split_directory(dataset_path, dataset_type, "testing"))
+    videos = split_videos(dataset_path, dataset_type, "testing")
     labels = frame_labels(dataset_path, dataset_type, videos)
     if labels is None:
         raise InputError(f"no labels for {dataset_type}, so no AUC: data/README.md says how to give them")
