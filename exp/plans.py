@@ -23,6 +23,11 @@ class Plan(NamedTuple):
     flags: str  # of Train.py, for all runs
     trainings: tuple
 
+    def setting(self, flag):
+        """The number given with a flag for all runs, None where it is not."""
+        words = self.flags.split()
+        return int(words[words.index(flag) + 1]) if flag in words else None
+
     def training_flags(self, training):
         return f"--dataset_type {self.dataset_type} --method {training.method} {self.flags} {training.flags}".split()
 

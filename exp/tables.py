@@ -1,7 +1,8 @@
 """Markdown tables of exp/results/*.json. Pages hold them between `<!-- table: NAME -->` and `<!-- end -->`.
 
-NAME is that of a plan (its main results), <plan>/evaluations, <plan>/videos, <plan>/runs, or benchmark. `python -m
-exp.reproduce --tables` makes all of them anew; a test compares the pages with the results.
+NAME is that of a plan (its main results), <plan>/evaluations, <plan>/videos, <plan>/runs, benchmark (ours beside the
+plain way) or benchmark/ways (what each part of ours is worth). `python -m exp.reproduce --tables` makes all of them
+anew; a test compares the pages with the results.
 """
 
 import json
@@ -9,7 +10,7 @@ import re
 import statistics
 from pathlib import Path
 
-from exp.plans import EVALUATIONS, PAPER, PLANS, RELEASED_CODE, RETRAININGS
+from exp.plans import CLIPS, EVALUATIONS, PAPER, PLANS, RELEASED_CODE, RETRAININGS
 from exp.run import write_whole
 from utils import InputError
 
@@ -159,22 +160,98 @@ def runs(name, results):
 
 
 def not_run(name):
-    return [f"Not run. {command(name)}."]
+    """That it was not and, where the benchmark has trained at that size, what it would take."""
+    plan, speed = PLANS[name], read_results("benchmark")
+    lines = [f"Not run. {command(name)}."]
+    trained = [t for t in speed.get("tables", ()) if (t["title"], t["size"]) == ("training", plan.setting("--h"))]
+    if trained:
+        runs = sum(len(training.seeds) for training in plan.trainings)
+        clips = sum(len(training.seeds) * CLIPS[plan.dataset_type, training.method] for training in plan.trainings)
+        clips *= plan.setting("--epochs")
+        hours = clips / trained[0]["ways"]["ours"]["clips_per_second"] / 3600
+        work = clips * trained[0]["flops_per_clip"]
+        lines += [
+            "",
+            f"Its {runs} runs would train for about {hours:.0f} hours where the benchmark ran ({speed['device']}), were"
+            f" all as fast as `pred` is there in float32. They are {work:.1e} floating-point operations:"
+            f" {work / 100e12 / 3600:.1f} hours at 100 TFLOP/s.",
+        ]
+    return lines
+
+
+# Tables of the benchmark ---------------------------------------------------------------------------------------------
+
+
+def median(times, scale=1):
+    """The median and the smallest and largest value; times: exp.benchmark.spread."""
+    middle, low, high = (scale * times[name] for name in ("median", "min", "max"))
+    places = 2 if middle < 10 else 0
+    return f"{middle:.{places}f} ({low:.{places}f}–{high:.{places}f})"
+
+
+def gigabytes(way):
+    return f"{way['peak_memory'] / 1e9:.2f}" if way.get("peak_memory") else NOTHING
+
+
+def titles(results):
+    return [f"{table['title']}, {table['size']}x{table['size']}" for table in results["tables"]]
+
+
+def benchmark(_, results):
+    """A row a comparison: this project beside the plain way."""
+    rows = []
+    for title, table in zip(titles(results), results["tables"], strict=True):
+        plain, ours = table["ways"]["plain"], table["ways"]["ours"]
+        share = f"{ours['share_of_peak']:.0%}" if "share_of_peak" in ours else NOTHING
+        times = (f"**{median(ours['times_plain'])}**", median(plain["seconds"], 1000), median(ours["seconds"], 1000))
+        rows.append(
+            (title, table["clips"], *times, f"{ours['clips_per_second']:.1f}", share, *map(gigabytes, (plain, ours)))
+        )
+    header = (
+        "",
+        "clips",
+        "times plain",
+        "plain, ms",
+        "ours, ms",
+        "ours, clips a second",
+        "ours, share of the machine's peak",
+    )
+    return [
+        *markdown((*header, "plain, GB", "ours, GB"), rows),
+        "",
+        f"`python -m exp.benchmark`: medians of rounds in which all take turns, in brackets the smallest and largest."
+        f" {results['date']}, {source(results)}.",
+    ]
+
+
+def benchmark_ways(_, results):
+    """A row a way to compute, a column a comparison: how many times as fast as ours it is."""
+    ways = dict.fromkeys(way for table in results["tables"] for way in table["ways"] if way != "ours")
+
+    def cell(table, way):
+        return median(table["ways"][way]["times_ours"]) if way in table["ways"] else NOTHING
+
+    rows = [(way, *(cell(table, way) for table in results["tables"])) for way in ways]
+    return markdown(("times as fast as ours", *titles(results)), rows)
 
 
 # Pages ---------------------------------------------------------------------------------------------------------------
 
 PARTS = {"": summary, "evaluations": evaluations, "videos": videos, "runs": runs}
+BENCHMARK_PARTS = {"": benchmark, "ways": benchmark_ways}
 
 
 def make(name):
     """The lines of the table of that name. Raises InputError when there is no such table."""
-    plan, _, part = name.partition("/")
-    if plan in PLANS and part in PARTS:
-        results = read_results(plan)
-        return PARTS[part](plan, results) if results else not_run(plan)
-    parts = ", ".join(f"PLAN/{part}" for part in PARTS if part)
-    raise InputError(f"no table {name}: there are benchmark and PLAN, {parts}, PLAN one of {', '.join(PLANS)}")
+    stem, _, part = name.partition("/")
+    parts = BENCHMARK_PARTS if stem == "benchmark" else PARTS if stem in PLANS else {}
+    if part not in parts:
+        there = [f"{stem}/{part}".rstrip("/") for stem in PLANS for part in PARTS]
+        raise InputError(f"no table {name}: there are benchmark, benchmark/ways, {', '.join(there)}")
+    results = read_results(stem)
+    if results:
+        return parts[part](stem, results)
+    return ["Not run. `python -m exp.benchmark`."] if stem == "benchmark" else not_run(stem)
 
 
 def filled(text):

@@ -302,7 +302,7 @@ def test_a_page_is_made_anew_from_the_results_alone(plan):
 
 
 def test_a_page_that_asks_for_no_table_there_is(plan, capsys):
-    for name in ("other", "mini/other", "benchmark/runs"):
+    for name in ("other", "mini/other", "benchmark/runs", "other/runs"):
         Path("page.md").write_text(f"<!-- table: {name} -->\n<!-- end -->\n")
         assert start("--tables") == 2
         one_line(capsys, f"no table {name}", "mini")
@@ -337,3 +337,39 @@ def test_every_table_of_a_plan(plan, dataset):
     assert videos[3] == "| 2 | one class | one class |"
     assert len([line for line in tables.make("mini/runs") if line.startswith("| ")]) == 2 + 3
     assert "not run" in tables.make("mini")[4]  # the option
+
+
+def times(middle):
+    return {"median": middle, "min": middle / 2, "max": middle * 2}
+
+
+def way(seconds, clips, **more):
+    speed = {"seconds": times(seconds), "clips_per_second": clips / seconds}
+    return {**speed, "times_plain": times(2 / seconds), "times_ours": times(1 / seconds), **more}
+
+
+def test_tables_of_the_benchmark_and_what_a_plan_would_cost(plan):
+    assert tables.make("benchmark") == ["Not run. `python -m exp.benchmark`."]
+    trained = {"plain": way(2, 4, peak_memory=3e9), "ours": way(1, 4, peak_memory=2e9, share_of_peak=0.5)}
+    trained["bf16"] = way(0.5, 4, peak_memory=1e9, share_of_peak=0.9)
+    report = {
+        **{"date": "2026-01-02", "commit": "abc", "torch": "2.9", "device": "cpu, 2 cores"},
+        "tables": [
+            {"title": "training", "size": 256, "clips": 4, "rounds": 3, "flops_per_clip": 1e12, "ways": trained},
+            {"title": "a clip from disk", "size": 64, "clips": 1, "ways": {"plain": way(2, 1), "ours": way(1, 1)}},
+        ],
+    }
+    Path("results").mkdir()
+    Path("results/benchmark.json").write_text(json.dumps(report))
+    lines = tables.make("benchmark")
+    nothing = tables.NOTHING
+    measured = "**2.00 (1.00–4.00)** | 2000 (1000–4000) | 1000 (500–2000) | 4.0 | 50% | 3.00 | 2.00"
+    assert lines[2] == f"| training, 256x256 | 4 | {measured} |"
+    assert lines[3].endswith(f"| 1.0 | {nothing} | {nothing} | {nothing} |")
+    assert "2026-01-02, commit abc, PyTorch 2.9, cpu, 2 cores" in lines[-1]
+    assert f"| bf16 | 2.00 (1.00–4.00) | {nothing} |" in tables.make("benchmark/ways")
+    cost = tables.make("ped2_paper")[-1]
+    clips = 60 * (4 * 2486 + 3 * 2550)  # four runs of pred, three of recon
+    assert f"7 runs would train for about {clips / 4 / 3600:.0f} hours" in cost and "cpu, 2 cores" in cost
+    assert f"{clips * 1e12:.1e} floating-point operations: {clips / 100 / 3600:.1f} hours" in cost
+    assert len(tables.make("ped2_cpu_10")) == len(tables.make("mini")) == 1  # of another size than was measured
