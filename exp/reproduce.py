@@ -34,6 +34,7 @@ class Job(NamedTuple):
     command: list  # flags of Train.py
     flags: dict  # all flags it comes to, by name
     directory: Path
+    curves: bool  # see exp.plans.Plan
 
     @property
     def begun(self):
@@ -63,7 +64,7 @@ def jobs(plan_name, only=None):
             command = [*plan.training_flags(training), "--seed", str(seed), "--exp_dir", exp_dir]
             settings = {**vars(Train.parse(command)), "processes": 1}
             directory = run_directory(plan.dataset_type, training.method, exp_dir)
-            found.append(Job(f"{training.name}-seed{seed}", training.name, command, settings, directory))
+            found.append(Job(f"{training.name}-seed{seed}", training.name, command, settings, directory, plan.curves))
     chosen = [job for job in found if only is None or job.name.startswith(tuple(only))]
     if not chosen:
         raise InputError(f"--only {' '.join(only)}: the runs of {plan_name} are {', '.join(job.name for job in found)}")
@@ -122,7 +123,8 @@ def conclude(job, before, dataset_path, cache_dir, device):
         "epochs": record.history,
     }
     side = min(job.flags["h"], job.flags["w"])
-    ways = {name: way for name, way in EVALUATIONS.items() if (way.psnr_region or 0) <= side}
+    ways = EVALUATIONS if job.curves else {tables.PUBLISHED: EVALUATIONS[tables.PUBLISHED]}
+    ways = {name: way for name, way in ways.items() if (way.psnr_region or 0) <= side}
     same = before is not None and all(before[key] == entry[key] for key in ("flags", "weights"))
     kept = before["evaluations"] if same else {}
     wanted = {name: way for name, way in ways.items() if kept.get(name, {}).get("settings") != way.settings()}
