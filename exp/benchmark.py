@@ -44,7 +44,7 @@ from utils import Parser, psnr, regular_score, run_script
 FRAMES = synthetic.Size(height=240, train_videos=2, train_frames=40, test_videos=0)
 SHAPE = {"method": "pred", "c": 3, "t_length": 5, "msize": 10, "fdim": 512}
 USUAL = flags.METHODS["pred"]
-SCORED = 16  # clips that are scored in a round
+SCORED = 64  # clips that are scored in a round; of those above 64x64 fewer, but at least a chunk
 GROWTH = {"t_length": (2, 3, 5, 9), "batch": (1, 2, 4, 8), "msize": (10, 100, 1000)}
 LOSS_SIZE, LOSS_STEPS = 32, 50  # pixels and steps of the comparison of losses
 
@@ -63,13 +63,12 @@ class Task(NamedTuple):
 class Way(NamedTuple):
     """How ours computes; each field can be turned off or changed to see what it is worth."""
 
-    cached: bool = True
     keeps_memory: bool = True
     in_place: bool = True
     channels_last: bool = True
     fused_adam: bool = True
     folded: bool = True
-    chunk: int = 16
+    chunk: int = 8
     precision: str = "fp32"
     compiled: bool = False
 
@@ -181,8 +180,8 @@ class Ours:
         self.task, self.way, self.device = task, way, torch.device(task.device)
         if way.keeps_memory and self.device.type == "cpu":
             keep_freed_memory()
-        size, cache = (task.size, task.size, task.shape["c"]), None if way.cached else False
-        self.clips = open_clips(videos_of(task), "training", task.shape["t_length"], size, cache)
+        size = (task.size, task.size, task.shape["c"])
+        self.clips = open_clips(videos_of(task), "training", task.shape["t_length"], size)
         model, items = initial(task)
         self.model = place(model, self.device, way.precision, way.compiled)
         self.items = items.to(self.device)
@@ -223,7 +222,7 @@ def _worker():
     context = multiprocessing.get_context(START)
     if START == "forkserver":
         context.set_forkserver_preload(["Train"])  # what takes seconds to import, once for all
-    return ProcessPoolExecutor(1, context)
+    return ProcessPoolExecutor(1, context, torch.set_num_threads, (torch.get_num_threads(),))  # as many as here
 
 
 def _start(make, arguments):
@@ -268,13 +267,16 @@ def compare(taken, clips):
     }
 
 
-def side_by_side(what, title, task, ways, seconds, flops, peaks):
+def side_by_side(what, title, task, ways, seconds, flops):
     """Run all ways in turns for so many seconds, three times at least. Returns a table, and the regular scores if any.
 
-    what: "train" or "evaluate"; ways: see `ways_of`; flops: of a clip; peaks: see `machine_peaks`.
+    what: "train" or "evaluate"; ways: see `ways_of`; flops: of a clip. What the machine can do at
+    most is measured in the same rounds, for it differs from minute to minute where others share the machine.
     """
+    precisions = {name: way.precision if way else "fp32" for name, way in ways.items()}
     with contextlib.ExitStack() as stack:
         workers = {name: stack.enter_context(_worker()) for name in ways}
+        another = stack.enter_context(_worker())
         count = len(PlainClips(videos_of(task), task.shape["t_length"], task.size))
         order = np.random.default_rng(0).permutation(count)
 
@@ -282,7 +284,7 @@ def side_by_side(what, title, task, ways, seconds, flops, peaks):
             indices = order.take(range(turn * task.clips, (turn + 1) * task.clips), mode="wrap").tolist()
             return workers[name].submit(_run, what, indices).result()
 
-        taken, results, turn = {name: [] for name in ways}, {}, 0
+        taken, results, turn, peaks = {name: [] for name in ways}, {}, 0, dict.fromkeys(precisions.values(), 0)
         for name, way in tqdm(ways.items(), f"{title} {task.size}x{task.size}: preparing", leave=False):
             make = (Ours, (task, way)) if way else (Plain, (task,))
             workers[name].submit(_start, *make).result()
@@ -294,17 +296,19 @@ def side_by_side(what, title, task, ways, seconds, flops, peaks):
                 for name in list(ways)[:: 1 if turn % 2 else -1]:
                     took, results[name] = once(name, turn)
                     taken[name].append(took)
+                for precision, peak in another.submit(machine_peaks, task.device, tuple(peaks)).result().items():
+                    peaks[precision] = max(peaks[precision], peak)
                 bar.update()
         memory_used = {name: worker.submit(_peak_memory, task.device).result() for name, worker in workers.items()}
 
     rows = compare(taken, task.clips)
     for name, row in rows.items():
         row["peak_memory"] = memory_used[name]
-        row["share_of_peak"] = flops * row["clips_per_second"] / peaks[ways[name].precision if ways[name] else "fp32"]
+        row["share_of_peak"] = flops * row["clips_per_second"] / peaks[precisions[name]]
         if what == "evaluate":  # relative, of P, D and E
             row["largest_difference"] = float(np.abs(results[name] / results["plain"] - 1).max())
     table = {"title": title, "size": task.size, "clips": task.clips, "rounds": turn, "flops_per_clip": flops}
-    return {**table, "ways": rows}, results["plain"]
+    return {**table, "peak_flops_per_second": peaks, "ways": rows}, results["plain"]
 
 
 def measure_feeding(task, seconds):
@@ -342,7 +346,7 @@ def count_flops(task):
 
 def machine_peaks(device, precisions):
     """The most floating-point operations a second in a large matrix product or convolution, by precision."""
-    n, batch = (2048, 4) if device == "cpu" else (8192, 64)
+    n, batch = (1024, 1) if device == "cpu" else (8192, 64)
     peaks = {}
     for precision in precisions:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
@@ -358,7 +362,7 @@ def machine_peaks(device, precisions):
 
 def _most_flops(flops, function, *arguments, **settings):
     times = []
-    for _ in range(5):
+    for _ in range(3):
         start = time.perf_counter()
         function(*arguments, **settings).flatten()[0].item()  # waits for the device
         times.append(time.perf_counter() - start)
@@ -408,9 +412,7 @@ def ways_of(what, device, compiled):
         ways["Adam not fused"] = Way(fused_adam=False)
     else:
         ways |= {"batch norms not folded": Way(folded=False), "one clip at a time": Way(chunk=1)}
-        ways |= {"chunks of 8": Way(chunk=8)}
     ways |= {"channel after channel": Way(channels_last=False), "ReLU not in place": Way(in_place=False)}
-    ways |= {"decoding each clip": Way(cached=False)}
     if device.type == "cpu":
         ways["memory given back"] = Way(keeps_memory=False)
     if device.type == "cuda":
@@ -425,7 +427,8 @@ def ways_of(what, device, compiled):
 def print_table(table):
     clips = f"{table['clips']} clip{'s' * (table['clips'] > 1)}"
     flops = f", {table['flops_per_clip'] / 1e9:.1f} GFLOP a clip" if "flops_per_clip" in table else ""
-    print(f"\n{table['title']}, {table['size']}x{table['size']}, {clips}{flops}; {table['rounds']} rounds")
+    peaks = "".join(f"; peak {p / 1e9:.0f} GFLOP/s in {n}" for n, p in table.get("peak_flops_per_second", {}).items())
+    print(f"\n{table['title']}, {table['size']}x{table['size']}, {clips}{flops}; {table['rounds']} rounds{peaks}")
     print(f"  {'way':22} {'ms':>24} {'clips/s':>8} {'times plain':>18} {'times ours':>18} {'GB':>5} {'of peak':>7}")
     for name, row in table["ways"].items():
         ms = {key: 1000 * value for key, value in row["seconds"].items()}
@@ -476,20 +479,20 @@ def parse(arguments=None):
     return args
 
 
-def measure_size(task, ways, seconds, peaks, worker, flips):
+def measure_size(task, ways, scored, seconds, worker, flips):
     """All tables of one size; `flips`: also of test clips whose decisions differ, the dearest case of scoring."""
     flops = count_flops(task)
     tables = [worker.submit(measure_feeding, task, seconds / 10).result()]
-    table, _ = side_by_side("train", "training", task, ways["train"], seconds, flops["train"], peaks)
+    table, _ = side_by_side("train", "training", task, ways["train"], seconds, flops["train"])
     tables.append(table)
-    task = task._replace(clips=SCORED)
-    table, plain = side_by_side("evaluate", "scoring", task, ways["evaluate"], seconds, flops["evaluate"], peaks)
+    task = task._replace(clips=max(Way().chunk, scored * 64**2 // max(64, task.size) ** 2))
+    table, plain = side_by_side("evaluate", "scoring", task, ways["evaluate"], seconds, flops["evaluate"])
     tables.append(table)
     if flips:
         task = task._replace(th=float(np.median(plain[:, 2])))
         two = {name: ways["evaluate"][name] for name in ("plain", "ours")}
         title = "scoring where half of the frames update memory"
-        table, _ = side_by_side("evaluate", title, task, two, seconds / 3, flops["evaluate"], peaks)
+        table, _ = side_by_side("evaluate", title, task, two, seconds / 3, flops["evaluate"])
         tables.append(table)
     return tables
 
@@ -497,22 +500,19 @@ def measure_size(task, ways, seconds, peaks, worker, flips):
 def main():
     args = parse()
     device = pick_device(args.device)
-    frames, shape, steps, growth = FRAMES, SHAPE, LOSS_STEPS, GROWTH
+    frames, shape, scored, steps, growth = FRAMES, SHAPE, SCORED, LOSS_STEPS, GROWTH
     ways = {what: ways_of(what, device, args.compile) for what in ("train", "evaluate")}
     timed = ways
     if args.quick:
-        frames, shape, steps = FRAMES._replace(train_frames=16), {**SHAPE, "fdim": 16}, 6
+        frames, shape, scored, steps = FRAMES._replace(train_frames=16), {**SHAPE, "fdim": 16}, 8, 6
         growth = {name: values[:1] for name, values in GROWTH.items()}
         timed = {what: dict(list(some.items())[:3]) for what, some in ways.items()}  # each takes a process
     args.output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, _worker() as worker:
         synthetic.ensure(folder, frames)
-        peaks = worker.submit(machine_peaks, str(device), {way.precision for way in ways["train"].values() if way})
-        peaks, tables = peaks.result(), []
-        print("at most " + ", ".join(f"{peak / 1e9:.0f} GFLOP/s in {name}" for name, peak in peaks.items()))
-        task = Task(min(args.sizes), args.batch_size, shape, str(device), folder)
+        tables, task = [], Task(min(args.sizes), args.batch_size, shape, str(device), folder)
         for size in args.sizes:
-            found = measure_size(task._replace(size=size), timed, args.seconds, peaks, worker, flips=size == task.size)
+            found = measure_size(task._replace(size=size), timed, scored, args.seconds, worker, flips=size == task.size)
             for table in found:
                 print_table(table)
             tables += found
@@ -526,7 +526,6 @@ def main():
         **environment(device),
         "threads": torch.get_num_threads(),
         "shape": shape,
-        "peak_flops_per_second": peaks,
         "tables": tables,
         "growth": {"size": min(args.sizes), "rows": grown},
         "losses": {"size": task.size, "of": losses},
