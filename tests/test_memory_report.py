@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from test_export import make_run
 from test_scripts import call, one_line
 
-from data.clips import normalise, open_clips
+from data.clips import normalise, open_clips, split_videos
 from exp import memory as report
 from exp.run import SHAPE, load_model
 from model import memory
@@ -30,7 +30,7 @@ def run(tmp_path, dataset):
 
 
 def training_clips(dataset):
-    videos = report.find_videos(dataset / "own" / "training" / "frames")
+    videos = split_videos(dataset, "own", "training")
     return open_clips(videos, "training", 5, (24, 16, 3), cache=False)
 
 

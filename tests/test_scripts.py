@@ -224,16 +224,16 @@ def test_cache_and_workers_change_nothing(dataset):
 
 @pytest.mark.skipif(not PED2.is_dir(), reason="real Ped2 is not here")
 def test_real_video(tmp_path, capsys):
-    for split, names in (("training", ["01"]), ("testing", ["02", "04"])):
+    for split, names in (("training", ["01"]), ("testing", ["02"])):
         frames = tmp_path / "dataset" / "ped2" / split / "frames"
         frames.mkdir(parents=True)
         for name in names:
             (frames / name).symlink_to(PED2 / split / "frames" / name)
     flags = ["--dataset_type", "ped2", "--num_workers", 0]
-    assert call(Train, *flags, "--h", 32, "--w", 32, "--fdim", 32, "--epochs", 1) == 0
-    assert call(Evaluate, "--dataset_type", "ped2", "--num_workers_test", 0) == 0
+    assert call(Train, *flags, "--h", 32, "--w", 32, "--fdim", 32, "--epochs", 1, "--no_figures") == 0
+    assert call(Evaluate, "--dataset_type", "ped2", "--num_workers_test", 0, "--no_figures") == 0
     out = capsys.readouterr().out
-    assert "scores of 352 frames of 2 videos" in out
+    assert "scores of 176 frames of 1 videos" in out
     assert float(out.split("\nAUC: ")[1].split()[0]) > 60  # chance is 50; one epoch on one video gives about 90
 
 
