@@ -69,7 +69,7 @@ def measured(entries, evaluation, metric="auc"):
 
 def command(name):
     plan = PLANS[name]
-    return f"`python -m exp.reproduce {name}`: {plan.dataset_type}, `{plan.flags}`"
+    return f"`python -m exp.reproduce {name}`: {plan.dataset_type}, {f'`{plan.flags}`' if plan.flags else 'the defaults'}"
 
 
 def source(environment):
