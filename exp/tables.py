@@ -69,7 +69,8 @@ def measured(entries, evaluation, metric="auc"):
 
 def command(name):
     plan = PLANS[name]
-    return f"`python -m exp.reproduce {name}`: {plan.dataset_type}, {f'`{plan.flags}`' if plan.flags else 'the defaults'}"
+    flags = f"`{plan.flags}`" if plan.flags else "the defaults"
+    return f"`python -m exp.reproduce {name}`: {plan.dataset_type}, {flags}"
 
 
 def source(environment):
@@ -159,24 +160,23 @@ def runs(name, results):
     return [*markdown(tuple(row), rows), "", note]
 
 
-def not_run(name):
-    """That it was not and, where the benchmark has trained at that size, what it would take."""
+def cost(name):
+    """What a plan would take, where the benchmark has trained at that size; otherwise nothing."""
     plan, speed = PLANS[name], read_results("benchmark")
-    lines = [f"Not run. {command(name)}."]
     trained = [t for t in speed.get("tables", ()) if (t["title"], t["size"]) == ("training", plan.setting("--h"))]
-    if trained:
-        runs = sum(len(training.seeds) for training in plan.trainings)
-        clips = sum(len(training.seeds) * CLIPS[plan.dataset_type, training.method] for training in plan.trainings)
-        clips *= plan.setting("--epochs")
-        hours = clips / trained[0]["ways"]["ours"]["clips_per_second"] / 3600
-        work = clips * trained[0]["flops_per_clip"]
-        lines += [
-            "",
-            f"Its {runs} runs would train for about {hours:.0f} hours where the benchmark ran ({speed['device']}), were"
-            f" all as fast as `pred` is there in float32. They are {work:.1e} floating-point operations:"
-            f" {work / 100e12 / 3600:.1f} hours at 100 TFLOP/s.",
-        ]
-    return lines
+    if not trained:
+        return []
+    runs = sum(len(training.seeds) for training in plan.trainings)
+    clips = sum(len(training.seeds) * CLIPS[plan.dataset_type, training.method] for training in plan.trainings)
+    clips *= plan.setting("--epochs")
+    hours = clips / trained[0]["ways"]["ours"]["clips_per_second"] / 3600
+    on_gpu = clips * trained[0]["flops_per_clip"] / 100e12 / 3600
+    elsewhere = f"; for {on_gpu:.1f} hours at 100 TFLOP/s" if on_gpu >= 0.1 else ""
+    return [
+        "",
+        f"Its {runs} runs would train for about {hours:.0f} hours where the benchmark ran ({speed['device']}), were"
+        f" all as fast as `pred` is there in float32{elsewhere}.",
+    ]
 
 
 # Tables of the benchmark ---------------------------------------------------------------------------------------------
@@ -251,7 +251,9 @@ def make(name):
     results = read_results(stem)
     if results:
         return parts[part](stem, results)
-    return ["Not run. `python -m exp.benchmark`."] if stem == "benchmark" else not_run(stem)
+    if stem == "benchmark":
+        return ["Not run. `python -m exp.benchmark`."]
+    return [f"Not run. {command(stem)}.", *([] if part else cost(stem))]
 
 
 def filled(text):
