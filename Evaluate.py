@@ -7,7 +7,7 @@ scores one file, camera or stream instead, online.
 
 from pathlib import Path
 
-from data.clips import open_clips, split_videos
+from data.clips import CHUNK, open_clips, split_videos
 from data.frames import read_picture
 from data.labels import frame_labels
 from data.stream import Stream
@@ -52,7 +52,7 @@ def parse(arguments=None):
     )
     score.add_argument("--reset_memory", action="store_true", help="start each video from the trained items")
     score.add_argument(
-        "--test_batch_size", type=flags.positive, default=8, help="clips encoded at once; changes no score"
+        "--test_batch_size", type=flags.positive, default=CHUNK, help="clips encoded at once; changes no score"
     )
     score.add_argument("--num_workers_test", type=flags.count, default=1, help="processes that load clips")
     beyond = parser.add_argument_group("beyond the paper, off unless given")
@@ -167,7 +167,8 @@ def main():
 
     output.mkdir(parents=True, exist_ok=True)
     write_scores(output / "scores.csv", result)
-    print(f"scores of {len(clips)} frames of {len(clips.videos)} videos: {output / 'scores.csv'}")
+    counted = f"{len(clips)} frames of {len(clips.videos)} video{'s' * (len(clips.videos) > 1)}"
+    print(f"scores of {counted}: {output / 'scores.csv'}")
     unlike = unlike_the_paper(args, usual, th, smoothing["sigma"])
     print(*metric_lines(result, unlike), sep="\n")
     judging = {"false_alarm_rate": args.false_alarm_rate, "merge_gap": args.merge_gap.frames(fps), "fps": fps}

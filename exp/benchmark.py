@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from data import synthetic
-from data.clips import open_clips
+from data.clips import CHUNK, open_clips
 from data.frames import find_videos, split_directory
 from exp import flags
 from exp.device import fold_batch_norms, keep_freed_memory, pick_device, place
@@ -68,7 +68,7 @@ class Way(NamedTuple):
     channels_last: bool = True
     fused_adam: bool = True
     folded: bool = True
-    chunk: int = 8
+    chunk: int = CHUNK
     precision: str = "fp32"
     compiled: bool = False
 

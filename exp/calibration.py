@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.clips import open_clips, split_videos, testing_loader
+from data.clips import CHUNK, open_clips, split_videos, testing_loader
 from exp import flags
 from exp.device import fold_batch_norms, pick_device, place
 from exp.run import FORMAT, SHAPE, load_file, load_model, read_record, write_whole
@@ -97,7 +97,7 @@ def hold_out(clips, share, seed):
     return clips.select(sorted(order[held:])), clips.select(sorted(order[:held]))
 
 
-def calibrate(model, items, clips, th, held_out, psnr_region=None, batch_size=8, **loading):
+def calibrate(model, items, clips, th, held_out, psnr_region=None, batch_size=CHUNK, **loading):
     """Score normal clips (data.clips.Clips): model in eval mode and items (M, C) on one device -> Calibration."""
     loader = testing_loader(clips, batch_size, **loading)
     found, _ = score_clips(model, items, loader, clips.lengths, th, reset_memory=True, psnr_region=psnr_region)
@@ -179,7 +179,7 @@ def parse(arguments=None):
     scoring = parser.add_argument_group("scores")
     scoring.add_argument("--th", type=flags.weight, help="γ; the method's, 0.01 or 0.015, if not given")
     scoring.add_argument("--psnr_region", type=flags.positive, metavar="PATCH", help="as given to Evaluate.py")
-    scoring.add_argument("--test_batch_size", type=flags.positive, default=8, help="clips encoded at once")
+    scoring.add_argument("--test_batch_size", type=flags.positive, default=CHUNK, help="clips encoded at once")
     scoring.add_argument("--num_workers_test", type=flags.count, default=1, help="processes that load clips")
     flags.add_device_flags(parser.add_argument_group("run"))
     # data flags that are not given are those the run was started with

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 import utils
-from data.clips import testing_loader
+from data.clips import CHUNK, testing_loader
 from exp.score import score_clips
 from utils import InputError
 
@@ -34,7 +34,7 @@ def evaluate(
     labels=None,
     memory_update=True,
     reset_memory=False,
-    batch_size=8,
+    batch_size=CHUNK,
     sigma=None,
     causal=False,
     psnr_region=None,

@@ -26,7 +26,7 @@ from torch.utils.data import Subset
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
-from data.clips import normalise, open_clips, split_videos, testing_loader
+from data.clips import CHUNK, normalise, open_clips, split_videos, testing_loader
 from data.frames import read_picture
 from exp import flags
 from exp.device import fold_batch_norms, pick_device, place
@@ -60,7 +60,7 @@ class Wins(NamedTuple):
 
 
 @torch.inference_mode()
-def collect(model, items, clips, count, queries, seed, batch_size=8):
+def collect(model, items, clips, count, queries, seed, batch_size=CHUNK):
     """The Wins of `count` clips drawn from data.clips.Clips, keeping about `queries` of their queries.
 
     model in eval mode and items (M, C) on one device.

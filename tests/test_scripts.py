@@ -233,7 +233,7 @@ def test_real_video(tmp_path, capsys):
     assert call(Train, *flags, "--h", 32, "--w", 32, "--fdim", 32, "--epochs", 1, "--no_figures") == 0
     assert call(Evaluate, "--dataset_type", "ped2", "--num_workers_test", 0, "--no_figures") == 0
     out = capsys.readouterr().out
-    assert "scores of 176 frames of 1 videos" in out
+    assert "scores of 176 frames of 1 video:" in out
     assert float(out.split("\nAUC: ")[1].split()[0]) > 60  # chance is 50; one epoch on one video gives about 90
 
 
