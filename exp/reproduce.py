@@ -34,7 +34,7 @@ class Job(NamedTuple):
     command: list  # flags of Train.py
     flags: dict  # all flags it comes to, by name
     directory: Path
-    curves: bool  # see exp.plans.Plan
+    curves: bool  # see exp.plans.Training
 
     @property
     def begun(self):
@@ -64,7 +64,8 @@ def jobs(plan_name, only=None):
             command = [*plan.training_flags(training), "--seed", str(seed), "--exp_dir", exp_dir]
             settings = {**vars(Train.parse(command)), "processes": 1}
             directory = run_directory(plan.dataset_type, training.method, exp_dir)
-            found.append(Job(f"{training.name}-seed{seed}", training.name, command, settings, directory, plan.curves))
+            name = f"{training.name}-seed{seed}"
+            found.append(Job(name, training.name, command, settings, directory, training.curves))
     chosen = [job for job in found if only is None or job.name.startswith(tuple(only))]
     if not chosen:
         raise InputError(f"--only {' '.join(only)}: the runs of {plan_name} are {', '.join(job.name for job in found)}")

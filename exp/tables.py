@@ -81,7 +81,7 @@ def summary(name, results):
     """A row a training: the published way to evaluate, beside the numbers of others."""
     rows = []
     for training, entries in columns(name, results).items():
-        key, metrics = (PLANS[name].dataset_type, training.method), ("auc", "macro_auc", "eer", "average_precision")
+        key, metrics = (PLANS[name].dataset_type, training.name), ("auc", "macro_auc", "eer", "average_precision")
         auc, *ours = (percent(measured(entries, PUBLISHED, metric)) for metric in metrics)
         others = (RELEASED_CODE.get((name, training.name)), PAPER.get(key), RETRAININGS.get(key))
         called = f"{training.name}: `{training.flags}`" if training.flags else training.name
@@ -109,7 +109,7 @@ def summary(name, results):
 
 def evaluations(name, results):
     """A row a way to evaluate, a column a training: AUC, and how far it is from the published way's."""
-    found = {training: entries for training, entries in columns(name, results).items() if entries}
+    found = {training: entries for training, entries in columns(name, results).items() if entries and training.curves}
 
     def cell(entries, way):
         values = measured(entries, way)

@@ -136,6 +136,15 @@ def test_evaluations_are_those_of_evaluate(plan):
     assert len({ours[name]["auc"] for name in WAYS}) > 3
 
 
+def test_a_training_without_curves_is_evaluated_in_the_published_way_alone(plan, monkeypatch):
+    trainings = (TRAININGS[1], TRAININGS[2]._replace(curves=False))
+    monkeypatch.setitem(PLANS, "mini", PLANS["mini"]._replace(trainings=trainings))
+    assert start("mini") == 0
+    assert list(results()["pred-no_losses-seed0"]["evaluations"]) == ["as published"]
+    assert tables.make("mini/evaluations")[0] == "| AUC, % | recon, n = 1 |"
+    assert tables.make("mini/videos")[0].endswith("| recon | pred-no_losses |")
+
+
 def test_a_run_goes_on_where_it_was_stopped(plan, monkeypatch, capsys):
     real, epochs = Train.train_epoch, []
 
