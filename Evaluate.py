@@ -184,7 +184,7 @@ def main():
 
     def again(video):
         start = result.items[video].to(device)
-        return replay(model, start, clips, video, th, memory_update, args.test_batch_size)
+        return replay(model, start, clips, video, th, memory_update, batch_size=args.test_batch_size)
 
     def frame_at(video, frame):
         return read_picture(clips.videos[video].path(frame))

@@ -109,7 +109,7 @@ def training_loader(clips, batch_size, num_workers, seed, rank=0, world_size=1):
     return _loader(clips, batch_size, num_workers, seed, sampler=sampler, drop_last=True)
 
 
-def testing_loader(clips, batch_size, num_workers):
+def testing_loader(clips, batch_size=CHUNK, num_workers=0):
     """All clips in order, uint8 (B, t_length·c, H, W)."""
     return _loader(clips, batch_size, num_workers, seed=0)
 

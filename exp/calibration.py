@@ -97,9 +97,12 @@ def hold_out(clips, share, seed):
     return clips.select(sorted(order[held:])), clips.select(sorted(order[:held]))
 
 
-def calibrate(model, items, clips, th, held_out, psnr_region=None, batch_size=CHUNK, **loading):
-    """Score normal clips (data.clips.Clips): model in eval mode and items (M, C) on one device -> Calibration."""
-    loader = testing_loader(clips, batch_size, **loading)
+def calibrate(model, items, clips, th, held_out, psnr_region=None, **loading):
+    """Score normal clips (data.clips.Clips): model in eval mode and items (M, C) on one device -> Calibration.
+
+    loading: settings of data.clips.testing_loader.
+    """
+    loader = testing_loader(clips, **loading)
     found, _ = score_clips(model, items, loader, clips.lengths, th, reset_memory=True, psnr_region=psnr_region)
     by_video = {name: np.split(found[name], np.cumsum(clips.lengths)[:-1]) for name in SCORES}
     return Calibration(**by_video, th=th, psnr_region=psnr_region, held_out=held_out)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 import utils
-from data.clips import CHUNK, testing_loader
+from data.clips import testing_loader
 from exp.score import score_clips
 from utils import InputError
 
@@ -34,7 +34,6 @@ def evaluate(
     labels=None,
     memory_update=True,
     reset_memory=False,
-    batch_size=CHUNK,
     sigma=None,
     causal=False,
     psnr_region=None,
@@ -47,7 +46,7 @@ def evaluate(
     not; psnr_region: P is that of the worst square of so many pixels a side; loading: settings of
     data.clips.testing_loader. The first t_length - 1 frames of a video have no score, and their labels are not used.
     """
-    loader = testing_loader(clips, batch_size, **loading)
+    loader = testing_loader(clips, **loading)
     found, items_at_start = score_clips(
         model, items, loader, clips.lengths, th, memory_update, reset_memory, psnr_region
     )

@@ -26,7 +26,7 @@ from torch.utils.data import Subset
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
-from data.clips import CHUNK, normalise, open_clips, split_videos, testing_loader
+from data.clips import normalise, open_clips, split_videos, testing_loader
 from data.frames import read_picture
 from exp import flags
 from exp.device import fold_batch_norms, pick_device, place
@@ -60,14 +60,14 @@ class Wins(NamedTuple):
 
 
 @torch.inference_mode()
-def collect(model, items, clips, count, queries, seed, batch_size=CHUNK):
+def collect(model, items, clips, count, queries, seed, **loading):
     """The Wins of `count` clips drawn from data.clips.Clips, keeping about `queries` of their queries.
 
-    model in eval mode and items (M, C) on one device.
+    model in eval mode and items (M, C) on one device; loading: settings of data.clips.testing_loader.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(len(clips), generator=generator)[:count].sort().values
-    loader = testing_loader(Subset(clips, drawn.tolist()), batch_size, num_workers=0)
+    loader = testing_loader(Subset(clips, drawn.tolist()), **loading)
     counts, kept, frame = 0, [], 0
     for some in tqdm(loader, desc="matching", unit="batch", leave=False):
         inputs, target = model.split(normalise(some.to(items.device)))

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import Subset
 from tqdm import tqdm
 
-from data.clips import CHUNK, normalise, testing_loader
+from data.clips import normalise, testing_loader
 from model import memory
 from model.convae import Encoded
 from utils import psnr, psnr_of_worst_patch, regular_score
@@ -117,8 +117,11 @@ def score_clips(model, items, loader, lengths, th, memory_update=True, reset_mem
     return {name: torch.cat(values).cpu().numpy() for name, values in scores.items()}, begun
 
 
-def replay(model, items, clips, video, th, memory_update=True, batch_size=CHUNK):
-    """Score one video of `clips` (its place in clips.videos) again from the items it began with; yields Scored."""
+def replay(model, items, clips, video, th, memory_update=True, **loading):
+    """Score one video of `clips` (its place in clips.videos) again from the items it began with; yields Scored.
+
+    loading: settings of data.clips.testing_loader.
+    """
     first = sum(clips.lengths[:video])
     one = Subset(clips, range(first, first + clips.lengths[video]))
-    yield from score(model, items, testing_loader(one, batch_size, num_workers=0), [len(one)], th, memory_update)
+    yield from score(model, items, testing_loader(one, **loading), [len(one)], th, memory_update)

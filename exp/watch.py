@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.clips import CHUNK
 from data.frames import to_planes
 from exp.alarms import Tracker
 from exp.output import ALARMS, WATCHED, Table, alarm_row, watched_row
@@ -108,7 +107,7 @@ class Recorder:
             self.video.discard()
 
 
-def watch(model, items, shape, recorder, th, memory_update=True, psnr_region=None, batch_size=CHUNK):
+def watch(model, items, shape, recorder, th, memory_update, psnr_region, batch_size):
     """Score the frames of the recorder's stream as they come, each by the frames before it, and record what is found.
 
     model in eval mode and items (M, C) on one device; shape: a dict, what exp.run.load_model says of them. Raises
