@@ -15,7 +15,7 @@ from data.cache import open_frames, without_bad_videos
 from data.frames import FrameError, find_videos, split_directory
 from utils import InputError
 
-CHUNK = 16  # test clips encoded at once where nothing else is asked for; no score depends on it
+CHUNK = 8  # test clips encoded at once where nothing else is asked for; no score depends on it
 
 
 class Clips(Dataset):
