@@ -41,8 +41,8 @@ PLANS = {
         "ped2",
         f"{SMALL} --epochs 5",
         (
-            Training("pred", (0, 1, 2)),
-            Training("recon", (0,)),
+            Training("pred", (0, 1, 2, 3, 4)),
+            Training("recon", (0, 1, 2)),
             Training("pred", (0, 1, 2), *NO_MEMORY_LOSSES, curves=False),
         ),
     ),
@@ -104,7 +104,6 @@ EVALUATIONS = {
     **{f"γ the {q} quantile of normal frames": Way(quantile=q) for q in (0.25, 0.5, 0.75, 0.9)},
     f"`--th auto`, γ the {NORMAL_SHARE} quantile": _auto(),
     "γ the 0.99 quantile of normal frames": Way(quantile=0.99),
-    **{f"`--psnr_region {n}`": Way(psnr_region=n) for n in (8, 16, 32)},
     **{f"`--smooth {s}`": Way(smooth=s) for s in SIGMAS},
     **{f"`--smooth {s} --smooth_kind causal`": Way(smooth=s, causal=True) for s in SIGMAS},
     **{f"`--th auto --smooth {s}`": _auto(smooth=s) for s in SIGMAS},
