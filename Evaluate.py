@@ -11,15 +11,17 @@ from data.clips import CHUNK, open_clips, split_videos
 from data.frames import read_picture
 from data.labels import frame_labels
 from data.stream import Stream
-from exp import calibration, flags, weights
-from exp.alarms import decide
+from exp import flags
+from exp import pack as weights
 from exp.device import fold_batch_norms, make_deterministic, pick_device, place
-from exp.evaluation import evaluate, find_frames
-from exp.output import alarm_lines, metric_lines, write_alarms, write_evaluation, write_scores
+from exp.report.files import alarm_lines, metric_lines, write_alarms, write_evaluation, write_scores
+from exp.report.video import annotate_all
 from exp.run import SHAPE, environment, load_model, run_directory
-from exp.score import replay
-from exp.video import annotate_all
-from exp.watch import Recorder, watch
+from exp.scoring import calibration
+from exp.scoring.alarms import decide
+from exp.scoring.evaluation import evaluate, find_frames
+from exp.scoring.score import replay
+from exp.scoring.watch import Recorder, watch
 from utils import InputError, Parser, run_script
 
 
@@ -190,7 +192,7 @@ def main():
         return read_picture(clips.videos[video].path(frame))
 
     if not args.no_figures:
-        from exp.report import draw_evaluation  # here, as matplotlib takes a second to import
+        from exp.report.curves import draw_evaluation  # here, as matplotlib takes a second to import
 
         draw_evaluation(output / "figures", result, chosen, again, frame_at, unlike)
         print(f"figures: {output / 'figures'}")

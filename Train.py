@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from data.clips import normalise, open_clips, split_videos, training_loader
-from exp import calibration, flags, tensorboard
+from exp import flags
 from exp.device import (
     check_same,
     fold_batch_norms,
@@ -22,7 +22,9 @@ from exp.device import (
     rank_zero_first,
     share_gradients,
 )
+from exp.report import tensorboard
 from exp.run import Run, build_model, run_directory
+from exp.scoring import calibration
 from model import memory
 from utils import InputError, Parser, learning_rate, run_script
 
@@ -119,7 +121,7 @@ def conclude(run, model, items, normal, args, anew):
         calibration.save(model_path, found, items, [video.name for video in normal.videos])
         run.log(calibration.describe(found))
     if not args.no_figures:
-        from exp.report import loss_curves  # here, as matplotlib takes a second to import
+        from exp.report.curves import loss_curves  # here, as matplotlib takes a second to import
 
         loss_curves(run.directory / "figures" / "training.png", run.history)
 

@@ -6,6 +6,7 @@ Section numbers are those of the paper (arXiv 2003.13228).
 
 import argparse
 import errno
+import os
 import sys
 
 import numpy as np
@@ -160,6 +161,28 @@ def macro_auc(labels, abnormality):
     """
     each = [value for value in auc_of_videos(labels, abnormality) if value is not None]
     return (float(np.mean(each)), len(each)) if each else (None, 0)
+
+
+# Files -----------------------------------------------------------------------------------------------------------------
+
+
+def write_whole(path, write):
+    """Call write(temporary path) and rename: the file at `path` is the old one or the whole new one, never a part.
+
+    Raises InputError when it cannot be written, say on a full disk.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        temporary.unlink(missing_ok=True)
+        why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise InputError(
+            f"cannot write {path} ({why}): what was whole before stays; mend that and start again (training: --resume)"
+        ) from error
 
 
 # What every script does with a mistake: one line on stderr, a non-zero exit, no traceback -----------------------------

@@ -35,11 +35,11 @@ from data.clips import CHUNK, open_clips
 from data.frames import find_videos, split_directory
 from exp import flags
 from exp.device import fold_batch_norms, keep_freed_memory, pick_device, place
-from exp.run import build_model, environment, write_whole
-from exp.score import score
+from exp.run import build_model, environment
+from exp.scoring.score import score
 from model import memory
 from Train import train_epoch
-from utils import Parser, psnr, regular_score, run_script
+from utils import Parser, psnr, regular_score, run_script, write_whole
 
 FRAMES = synthetic.Size(height=240, train_videos=2, train_frames=40, test_videos=0)
 SHAPE = {"method": "pred", "c": 3, "t_length": 5, "msize": 10, "fdim": 512}

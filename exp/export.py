@@ -23,9 +23,9 @@ import torch
 from torch import nn
 
 from exp.device import fold_batch_norms
-from exp.run import SHAPE, load_model, write_whole
+from exp.run import SHAPE, load_model
 from model import memory
-from utils import InputError, Parser, run_script
+from utils import InputError, Parser, run_script, write_whole
 
 OUTPUTS = ("frame", "queries", "distance")
 BATCH = {"frames": {0: torch.export.Dim("batch")}, "items": None}  # the dimensions that stay open

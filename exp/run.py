@@ -8,7 +8,7 @@
         model.pth       the network after the last finished epoch, with all that Evaluate.py must know of it
         m_items.pt      its memory items
         checkpoint.pt   the same with optimiser and scheduler, to resume from
-        calibration.pt  scores of normal clips under them, which thresholds come from (exp/calibration.py)
+        calibration.pt  scores of normal clips under them, which thresholds come from (exp/scoring/calibration.py)
         figures/        training.png, and what Evaluate.py draws beside its scores.csv and evaluation.json
 
 Every file is written under a temporary name and renamed, checkpoint first: a kill at any moment leaves whole files, and
@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from model.convae import ConvAE
 from model.released import read_items, read_model
-from utils import InputError
+from utils import InputError, write_whole
 
 FORMAT = 1  # of the files below
 SHAPE = ("method", "c", "t_length", "h", "w", "msize", "fdim")  # the flags that a model file carries
@@ -67,25 +67,6 @@ RESULTS = (  # made with those
 
 def run_directory(dataset_type, method, exp_dir):
     return Path("exp") / dataset_type / method / exp_dir
-
-
-def write_whole(path, write):
-    """Call write(temporary path) and rename: the file at `path` is the old one or the whole new one, never a part.
-
-    Raises InputError when it cannot be written, say on a full disk.
-    """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        temporary.unlink(missing_ok=True)
-        why = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise InputError(
-            f"cannot write {path} ({why}): what was whole before stays; mend that and start again (training: --resume)"
-        ) from error
 
 
 def environment(device):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_scripts import evaluate, run_of, train
 
-from exp.alarms import Alarm, Tracker, fare, find_alarms
+from exp.scoring.alarms import Alarm, Tracker, fare, find_alarms
 
 
 def spans(scores, merge_gap=1, first=0):

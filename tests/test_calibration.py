@@ -12,10 +12,11 @@ from test_scripts import evaluate, one_line, run_of, train
 
 from data.clips import Clips, open_clips
 from data.frames import find_videos
-from exp import calibration
-from exp.calibration import Calibration, hold_out
-from exp.evaluation import evaluate as evaluate_clips
+from exp import calibrate
 from exp.run import SHAPE, load_model
+from exp.scoring import calibration
+from exp.scoring.calibration import Calibration, hold_out
+from exp.scoring.evaluation import evaluate as evaluate_clips
 from utils import InputError, run_script, smooth
 
 
@@ -32,10 +33,10 @@ def made_up(n=1000, held_out=False):
 
 
 def command(*arguments):
-    """python -m exp.calibration"""
+    """python -m exp.calibrate"""
     sys.argv = ["calibration.py", *map(str, arguments)]
     with pytest.raises(SystemExit) as end:
-        run_script(calibration.main)
+        run_script(calibrate.main)
     return end.value.code or 0
 
 
@@ -239,11 +240,11 @@ def test_without_a_calibration_it_is_said_how_to_make_one(dataset, capsys):
     (run_of() / "calibration.pt").unlink()
     capsys.readouterr()
     assert evaluate() == 0
-    assert f"python -m exp.calibration {run_of() / 'model.pth'}" in capsys.readouterr().out
+    assert f"python -m exp.calibrate {run_of() / 'model.pth'}" in capsys.readouterr().out
     assert json.loads((run_of() / "evaluation.json").read_text())["calibrated"] is None
     for wanted in (["--th", "auto"], ["--video", "0"]):
         assert evaluate(*wanted) == 2
-        one_line(capsys, "no calibration", f"python -m exp.calibration {run_of() / 'model.pth'}")
+        one_line(capsys, "no calibration", f"python -m exp.calibrate {run_of() / 'model.pth'}")
     assert command(run_of() / "model.pth", "--num_workers_test", 0) == 0
     assert evaluate("--th", "auto") == 0
 

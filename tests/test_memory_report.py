@@ -1,4 +1,4 @@
-"""What exp.memory says of a memory: counts, diagnosis, figures of the stated sizes, and mistakes."""
+"""What exp.diagnose says of a memory: counts, diagnosis, figures of the stated sizes, and mistakes."""
 
 import json
 
@@ -11,7 +11,7 @@ from test_export import make_run
 from test_scripts import call, one_line
 
 from data.clips import normalise, open_clips, split_videos
-from exp import memory as report
+from exp import diagnose as report
 from exp.run import SHAPE, load_model
 from model import memory
 

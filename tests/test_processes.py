@@ -24,8 +24,8 @@ from test_scripts import ROOT, TINY, assert_same, contents, run_of
 
 import Train
 from data.clips import normalise, open_clips, training_loader
-from exp import score
 from exp.run import build_model
+from exp.scoring import score
 from model import memory
 from utils import run_script
 

@@ -15,14 +15,15 @@ from test_watch import make_run
 
 import Evaluate
 import Train
-from exp import panels, report, video
-from exp.score import Scored
-from exp.video import CURVE, TEXT, AnnotatedVideo, annotate
+from exp.report import curves as report
+from exp.report import panels, video
+from exp.report.video import CURVE, TEXT, AnnotatedVideo, annotate
+from exp.scoring.score import Scored
 from utils import InputError, normality
 
 
 class Result(NamedTuple):
-    """The fields of exp.evaluation.Evaluation that are drawn."""
+    """The fields of exp.scoring.evaluation.Evaluation that are drawn."""
 
     videos: list
     frames: list

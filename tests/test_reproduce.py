@@ -12,10 +12,12 @@ import torch
 from test_scripts import TINY, call, evaluate, one_line
 
 import Train
-from exp import evaluation, reproduce, tables
 from exp import run as run_room
-from exp.plans import PLANS, Plan, Training, Way
+from exp.reproduce import __main__ as reproduce
+from exp.reproduce import tables
+from exp.reproduce.plans import PLANS, Plan, Training, Way
 from exp.run import FREE
+from exp.scoring import evaluation
 from utils import InputError, run_script
 
 OPTION = "--loss_compact 0 --loss_separate 0"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from exp.score import replay, score, score_clips
+from exp.scoring.score import replay, score, score_clips
 from model import memory
 from model.convae import ConvAE
 from utils import psnr, regular_score

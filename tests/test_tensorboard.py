@@ -10,7 +10,7 @@ import pytest
 from test_scripts import TINY, assert_same, call, one_line, run_of
 
 import Train
-from exp import tensorboard
+from exp.report import tensorboard
 
 SCALARS = {
     "loss/loss": "loss",

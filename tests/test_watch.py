@@ -16,10 +16,10 @@ import Evaluate
 from data.clips import open_clips
 from data.frames import find_videos
 from data.stream import Stream
-from exp import calibration
-from exp.evaluation import evaluate
-from exp.output import Table
+from exp.report.files import Table
 from exp.run import FORMAT, build_model, load_model
+from exp.scoring import calibration
+from exp.scoring.evaluation import evaluate
 from model.memory import initial_items
 from utils import InputError, run_script, smooth
 

@@ -11,7 +11,7 @@ import torch
 from test_scripts import call, evaluate, one_line, run_of, train
 
 import Evaluate
-from exp import weights
+from exp import pack as weights
 from exp.run import SHAPE, build_model, load_model
 from utils import run_script
 
@@ -167,5 +167,5 @@ def test_mistakes_in_packing(tiny, capsys):
     Path("labels.csv").rename(labels)
     (run_of("recon") / "calibration.pt").unlink()
     assert pack(run_of("recon"), "new") == 2
-    one_line(capsys, "calibration", "python -m exp.calibration")
+    one_line(capsys, "calibration", "python -m exp.calibrate")
     assert [path.name for path in tiny.parent.iterdir()] == ["tiny"]

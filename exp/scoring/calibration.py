@@ -5,29 +5,25 @@ value of it says where normal ends. Here normal is told by P, D and E of every f
 Evaluate.py scores by default, each video from the trained items on. Train.py makes this file in the end; for an older
 run, for released weights or with other settings:
 
-    python -m exp.calibration RUN
+    python -m exp.calibrate RUN
 """
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from data.clips import CHUNK, open_clips, split_videos, testing_loader
-from exp import flags
-from exp.device import fold_batch_norms, pick_device, place
-from exp.run import FORMAT, SHAPE, load_file, load_model, read_record, write_whole
-from exp.score import score_clips
-from utils import InputError, Parser, run_script, smooth
+from data.clips import testing_loader
+from exp.run import FORMAT, load_file
+from exp.scoring.score import score_clips
+from utils import InputError, smooth, write_whole
 
 SCORES = ("psnr", "distance", "regular")
 NORMAL_SHARE = 0.95  # of normal frames, which update the memory under γ "auto"
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)  # stored for people to read
 TRAINED_ON = "clips the network was trained on, or may have been: optimistic, new normal frames score a little worse"
 HELD_OUT = "videos held back from training"
-INHERITED = ("dataset_type", "dataset_path", "bad_frames", "cache_dir", "no_cache", "calibration_share", "seed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +143,7 @@ def load(model_path, items, psnr_region=None):
     """
     path = path_beside(model_path)
     region = f" --psnr_region {psnr_region}" if psnr_region else ""
-    remedy = f"`python -m exp.calibration {model_path}{region}` makes it"
+    remedy = f"`python -m exp.calibrate {model_path}{region}` makes it"
     if not path.is_file():
         raise InputError(f"no calibration {path}: {remedy}")
     content = load_file(path, "calibration")
@@ -168,62 +164,3 @@ def describe(calibration):
         f"{d.std():.2g}, {100 * NORMAL_SHARE:g} % of regular scores below {calibration.auto_th():.4g}; "
         f"{HELD_OUT if calibration.held_out else TRAINED_ON}"
     )
-
-
-# Command line --------------------------------------------------------------------------------------------------------
-
-
-def parse(arguments=None):
-    parser = Parser(prog="python -m exp.calibration", description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, metavar="RUN", help="the directory of a run, or a model file")
-    parser.add_argument("--m_items_dir", type=Path, help="its memory items; by default m_items.pt beside the model")
-    flags.add_data_flags(parser)
-    flags.add_shape_flags(parser, "not needed: the model file tells; h and w for released models, 256 if not given")
-    scoring = parser.add_argument_group("scores")
-    scoring.add_argument("--th", type=flags.weight, help="γ; the method's, 0.01 or 0.015, if not given")
-    scoring.add_argument("--psnr_region", type=flags.positive, metavar="PATCH", help="as given to Evaluate.py")
-    scoring.add_argument("--test_batch_size", type=flags.positive, default=CHUNK, help="clips encoded at once")
-    scoring.add_argument("--num_workers_test", type=flags.count, default=1, help="processes that load clips")
-    flags.add_device_flags(parser.add_argument_group("run"))
-    # data flags that are not given are those the run was started with
-    parser.set_defaults(dataset_type=None, calibration_share=0, seed=0)
-    args = parser.parse_args(arguments)
-    model_path = args.run / "model.pth" if args.run.is_dir() else args.run
-    if model_path.with_name("flags.json").is_file():
-        known = read_record(model_path.parent).flags
-        parser.set_defaults(**{name: known[name] for name in INHERITED if name in known})
-        args = parser.parse_args(arguments)
-        if args.dataset_type != known["dataset_type"]:
-            args.calibration_share = 0
-    args.run = model_path
-    if args.dataset_type is None:
-        raise InputError(f"--dataset_type: name the data set whose training videos are normal for {model_path}")
-    return args
-
-
-def main(arguments=None):
-    args = parse(arguments)
-    device = pick_device(args.device, args.gpus)
-    items_path = args.m_items_dir or args.run.with_name("m_items.pt")
-    model, items, shape = load_model(args.run, items_path, {name: getattr(args, name) for name in SHAPE})
-    flags.check_patch(args.psnr_region, shape)
-    size, cache = (shape["h"], shape["w"], shape["c"]), False if args.no_cache else args.cache_dir
-    videos = split_videos(args.dataset_path, args.dataset_type, "training")
-    clips = open_clips(videos, "training", shape["t_length"], size, cache, args.bad_frames)
-    _, clips = hold_out(clips, args.calibration_share, args.seed)
-    calibration = calibrate(
-        place(fold_batch_norms(model), device, args.precision, args.compile),
-        items.to(device),
-        clips,
-        flags.METHODS[shape["method"]]["th"] if args.th is None else args.th,
-        held_out=args.calibration_share > 0,
-        psnr_region=args.psnr_region,
-        batch_size=args.test_batch_size,
-        num_workers=args.num_workers_test,
-    )
-    path = save(args.run, calibration, items, [video.name for video in clips.videos])
-    print(f"{describe(calibration)}\n{path}")
-
-
-if __name__ == "__main__":
-    run_script(main)

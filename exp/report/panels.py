@@ -1,6 +1,6 @@
 """Figures of single frames, PNG: what came in, what was predicted, their error, and the memory items that were read.
 
-`result` is an exp.evaluation.Evaluation, `frame_at` a function (place in result.videos, index of a frame in that video)
+`result` is an exp.scoring.evaluation.Evaluation, `frame_at` a function (place in result.videos, index of a frame in that video)
 -> uint8 (h, w, 3) BGR, of any size.
 """
 
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torchvision.utils import make_grid
 
-from exp.style import add_title, item_colours, save, styled
+from exp.report.style import add_title, item_colours, save, styled
 from model import memory
 
 
@@ -39,7 +39,7 @@ def typical_frames(result, count=2):
 def panels(directory, result, chosen, replay, frame_at):
     """<directory>/<video>_<frame>.png for each of `chosen`, [(place in result.videos, index of the frame), ...].
 
-    replay: place of a video -> its frames scored again, an iterator of exp.score.Scored; called once a video. The scale
+    replay: place of a video -> its frames scored again, an iterator of exp.scoring.score.Scored; called once a video. The scale
     of the errors is the same in all pictures, so that they can be compared.
     """
     found = []

@@ -177,8 +177,8 @@ class AnnotatedVideo:
 def annotate(path, result, video, stream, frame_at, fps=25, threshold=None, score_range=(0, 1), error_scale=None):
     """The annotated video of a scored test video; frames above `threshold` are alarms.
 
-    result: exp.evaluation.Evaluation; video: place in result.videos; stream: its frames scored again, an iterator of
-    exp.score.Scored; frame_at(video, index of a frame) -> uint8 (h, w, 3) BGR. error_scale is by default the highest
+    result: exp.scoring.evaluation.Evaluation; video: place in result.videos; stream: its frames scored again, an iterator of
+    exp.scoring.score.Scored; frame_at(video, index of a frame) -> uint8 (h, w, 3) BGR. error_scale is by default the highest
     regular score of all videos: a mean that large errors dominate, hence what a badly predicted region looks like.
     """
     scores, labels = result.abnormality[video], None if result.labels is None else result.labels[video]
@@ -199,7 +199,7 @@ def annotate(path, result, video, stream, frame_at, fps=25, threshold=None, scor
 def annotate_all(directory, result, decided, replay, frame_at, fps):
     """<directory>/<video>.mp4 of each test video: with its abnormality or, if `decided`, the scores that gave alarms.
 
-    decided: exp.alarms.Decided or None; replay: place of a video -> its frames scored again; the rest as in `annotate`.
+    decided: exp.scoring.alarms.Decided or None; replay: place of a video -> its frames scored again; the rest as in `annotate`.
     """
     threshold, limits = None, (0, 1)
     if decided:

@@ -4,8 +4,7 @@ import contextlib
 import csv
 import json
 
-from exp.run import write_whole
-from utils import InputError, auc_of_videos
+from utils import InputError, auc_of_videos, write_whole
 
 SCORES = ("video", "frame", "psnr", "distance", "regular_score", "updated", "abnormality", "label")
 WATCHED = ("frame", "seconds", "psnr", "distance", "regular_score", "updated", "abnormality", "alarm")
@@ -51,7 +50,7 @@ def write_table(path, header, rows):
 
 
 def write_scores(path, result):
-    """scores.csv of an exp.evaluation.Evaluation: a row for each frame that has a score."""
+    """scores.csv of an exp.scoring.evaluation.Evaluation: a row for each frame that has a score."""
     labels = result.labels or [[""] * len(frames) for frames in result.frames]
     columns = (result.frames, result.psnr, result.distance, result.regular, result.updated, result.abnormality, labels)
     by_video = zip(result.videos, *columns, strict=True)
@@ -60,7 +59,7 @@ def write_scores(path, result):
 
 
 def write_alarms(path, videos, alarms):
-    """alarms.csv: of each video its name and its list of exp.alarms.Alarm."""
+    """alarms.csv: of each video its name and its list of exp.scoring.alarms.Alarm."""
     rows = [alarm_row(video, alarm) for video, some in zip(videos, alarms, strict=True) for alarm in some]
     write_table(path, ALARMS, rows)
 
@@ -77,7 +76,7 @@ def watched_row(frame, seconds, psnr, distance, regular, updated, abnormality, a
 
 
 def alarm_row(video, alarm):
-    """A row of ALARMS; alarm: exp.alarms.Alarm."""
+    """A row of ALARMS; alarm: exp.scoring.alarms.Alarm."""
     score, *seconds = f"{alarm.score:.6g}", f"{alarm.start_seconds:.2f}", f"{alarm.end_seconds:.2f}"
     return video, alarm.start, alarm.end, alarm.peak, score, *seconds
 
@@ -85,7 +84,7 @@ def alarm_row(video, alarm):
 def write_evaluation(path, result, decided, about):
     """evaluation.json: what it is about (a dict), the metrics, and what a calibrated threshold gives, None without one.
 
-    result: exp.evaluation.Evaluation; decided: exp.alarms.Decided or None. Metrics are in [0, 1], None where none are.
+    result: exp.scoring.evaluation.Evaluation; decided: exp.scoring.alarms.Decided or None. Metrics are in [0, 1], None where none are.
     """
     each = [None] * len(result.videos) if result.labels is None else auc_of_videos(result.labels, result.abnormality)
     content = {
@@ -104,7 +103,7 @@ def write_evaluation(path, result, decided, about):
 
 
 def metric_lines(result, unlike=""):
-    """The metrics of an exp.evaluation.Evaluation for people; unlike: what to name beside them."""
+    """The metrics of an exp.scoring.evaluation.Evaluation for people; unlike: what to name beside them."""
     if result.labels is None:
         return ["no labels, so no AUC: data/README.md says how to give them"]
     if result.metrics is None:
@@ -120,7 +119,7 @@ def metric_lines(result, unlike=""):
 
 
 def alarm_lines(decided, fps, caveat=""):
-    """How an exp.alarms.Decided fares, for people; caveat: what is wrong with its threshold."""
+    """How an exp.scoring.alarms.Decided fares, for people; caveat: what is wrong with its threshold."""
     count = sum(map(len, decided.alarms))
     line = f"calibrated threshold {decided.threshold:.4g}: {count} alarm{'s' if count != 1 else ''}"
     if m := decided.measures:

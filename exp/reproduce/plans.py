@@ -1,8 +1,8 @@
-"""What exp/reproduce.py trains and how it evaluates that, and the numbers of others to put beside it."""
+"""What exp/reproduce/__main__.py trains and how it evaluates that, and the numbers of others to put beside it."""
 
 from typing import NamedTuple
 
-from exp.calibration import NORMAL_SHARE
+from exp.scoring.calibration import NORMAL_SHARE
 
 
 class Training(NamedTuple):

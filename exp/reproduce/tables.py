@@ -10,12 +10,11 @@ import re
 import statistics
 from pathlib import Path
 
-from exp.plans import CLIPS, EVALUATIONS, PAPER, PLANS, RELEASED_CODE, RETRAININGS
-from exp.run import write_whole
-from utils import InputError
+from exp.reproduce.plans import CLIPS, EVALUATIONS, PAPER, PLANS, RELEASED_CODE, RETRAININGS
+from utils import InputError, write_whole
 
-RESULTS = Path(__file__).parent / "results"
-PAGES = (Path(__file__).parents[1] / "README.md", Path(__file__).parent / "README.md")
+RESULTS = Path(__file__).parents[1] / "results"
+PAGES = (Path(__file__).parents[2] / "README.md", Path(__file__).parents[1] / "README.md")
 BLOCK = re.compile(r"(<!-- table: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 PUBLISHED = next(iter(EVALUATIONS))  # the way of evaluating that is
 

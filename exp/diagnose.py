@@ -1,4 +1,4 @@
-"""The memory of a run, looked at: `python -m exp.memory RUN` tells which items win queries, where, and what is wrong.
+"""The memory of a run, looked at: `python -m exp.diagnose RUN` tells which items win queries, where, and what is wrong.
 
     memory.json                      all numbers below
     figures/memory/wins.png          how many of the queries each item is nearest to
@@ -30,11 +30,11 @@ from data.clips import normalise, open_clips, split_videos, testing_loader
 from data.frames import read_picture
 from exp import flags
 from exp.device import fold_batch_norms, pick_device, place
-from exp.run import SHAPE, load_model, read_record, write_whole
-from exp.score import to_unit
-from exp.style import ABNORMAL, GREEN, GREY, NORMAL, add_title, item_colours, save, styled
+from exp.report.style import ABNORMAL, GREEN, GREY, NORMAL, add_title, item_colours, save, styled
+from exp.run import SHAPE, load_model, read_record
+from exp.scoring.score import to_unit
 from model import memory
-from utils import Parser, run_script
+from utils import Parser, run_script, write_whole
 
 SPLITS = ("training", "testing")
 DEAD = 0.001  # an item nearest to a smaller share of the training queries is dead
@@ -248,7 +248,7 @@ def draw_maps(path, wins):
 
 
 def parse(arguments=None):
-    parser = Parser(prog="python -m exp.memory", description="What the memory of a run is like.")
+    parser = Parser(prog="python -m exp.diagnose", description="What the memory of a run is like.")
     parser.add_argument("run", type=Path, help="the directory of a run")
     parser.add_argument("--dataset_path", help="the folder that holds data sets; that of the run when not given")
     parser.add_argument("--output_dir", type=Path, help="where memory.json and figures go; the run when not given")

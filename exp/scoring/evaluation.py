@@ -6,7 +6,7 @@ import numpy as np
 
 import utils
 from data.clips import testing_loader
-from exp.score import score_clips
+from exp.scoring.score import score_clips
 from utils import InputError
 
 
@@ -21,7 +21,7 @@ class Evaluation(NamedTuple):
     updated: list  # bool, whether the frame updated the memory
     abnormality: list  # in [0, 1]
     labels: list | None  # 1 = abnormal; None where there are none
-    items: list  # the memory each video began with, (M, C): exp.score.replay scores it again from there
+    items: list  # the memory each video began with, (M, C): exp.scoring.score.replay scores it again from there
     metrics: dict | None  # auc, eer, average_precision, macro_auc in [0, 1], macro_videos; None without both classes
 
 

@@ -1,9 +1,9 @@
-"""The numbers: `python -m exp.reproduce PLAN` trains and evaluates the runs of a plan (exp/plans.py) that are missing.
+"""The numbers: `python -m exp.reproduce PLAN` trains and evaluates the runs of a plan (exp/reproduce/plans.py) that are missing.
 
 Train.py trains a run to exp/<dataset>/<method>/<plan>-seed<n>/; it goes on where it was stopped, and a finished run is
 passed over. Its last epoch is evaluated in all ways of EVALUATIONS. After each run exp/results/<plan>.json holds what
 is known so far; of that, what has the same flags and weights is kept. In the end, and with --tables alone, the tables
-of README.md and exp/README.md are made anew from those files (exp/tables.py).
+of README.md and exp/README.md are made anew from those files (exp/reproduce/tables.py).
 """
 
 import json
@@ -18,12 +18,14 @@ import Train
 import utils
 from data.clips import open_clips, split_videos
 from data.labels import frame_labels
-from exp import calibration, evaluation, flags, tables
+from exp import calibrate, flags
 from exp.device import fold_batch_norms, pick_device, place
-from exp.plans import EVALUATIONS, PLANS
-from exp.run import FREE, SHAPE, call, contradiction, environment, load_model, read_record, run_directory, write_whole
-from exp.weights import sha256
-from utils import InputError, Parser, run_script
+from exp.pack import sha256
+from exp.reproduce import tables
+from exp.reproduce.plans import EVALUATIONS, PLANS
+from exp.run import FREE, SHAPE, call, contradiction, environment, load_model, read_record, run_directory
+from exp.scoring import calibration, evaluation
+from utils import InputError, Parser, run_script, write_whole
 
 
 class Job(NamedTuple):
@@ -34,7 +36,7 @@ class Job(NamedTuple):
     command: list  # flags of Train.py
     flags: dict  # all flags it comes to, by name
     directory: Path
-    curves: bool  # see exp.plans.Training
+    curves: bool  # see exp.reproduce.plans.Training
 
     @property
     def begun(self):
@@ -81,7 +83,7 @@ def train(job, passed_on):
 
 
 def evaluate(job, wanted, dataset_path, cache_dir, device):
-    """Evaluate the last epoch of a run in the ways `wanted`, {name: exp.plans.Way}. Returns {name: result, a dict}."""
+    """Evaluate the last epoch of a run in the ways `wanted`, {name: exp.reproduce.plans.Way}. Returns {name: result, a dict}."""
     model_path, dataset_type = job.directory / "model.pth", job.flags["dataset_type"]
     model, items, shape = load_model(model_path, model_path.with_name("m_items.pt"), dict.fromkeys(SHAPE))
     network, usual = fold_batch_norms(place(model, device, "fp32")), flags.METHODS[shape["method"]]
@@ -133,7 +135,7 @@ def conclude(job, before, dataset_path, cache_dir, device):
         return before
     if not calibration.path_beside(job.directory / "model.pth").is_file():
         where = ("--dataset_path", dataset_path, *(("--cache_dir", cache_dir) if cache_dir else ()))
-        calibration.main([str(job.directory), *where, "--device", str(device)])
+        calibrate.main([str(job.directory), *where, "--device", str(device)])
     found = {**kept, **evaluate(job, wanted, dataset_path, cache_dir, device)}
     entry["evaluated"] = {"date": time.strftime("%Y-%m-%d"), **environment(device)}
     return {**entry, "evaluations": {name: found[name] for name in ways}}
@@ -168,7 +170,7 @@ def run_plan(name, chosen, args):
 
 def parse(arguments=None):
     parser = Parser(prog="python -m exp.reproduce", description=__doc__.splitlines()[0])
-    parser.add_argument("plan", nargs="?", choices=PLANS, help="a plan of exp/plans.py")
+    parser.add_argument("plan", nargs="?", choices=PLANS, help="a plan of exp/reproduce/plans.py")
     parser.add_argument(
         "--tables", action="store_true", help="only write the tables of README.md and exp/README.md anew"
     )

@@ -1,4 +1,4 @@
-"""Trained weights that come with the repository: `python -m exp.weights RUN NAME` packs the last epoch of a run.
+"""Trained weights that come with the repository: `python -m exp.pack RUN NAME` packs the last epoch of a run.
 
     exp/weights/<name>/
         model.pth        the network, its weights in half precision
@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
-from exp import calibration
 from exp.run import FREE, SHAPE, call, load_file, load_model, read_record
+from exp.scoring import calibration
 from utils import InputError, Parser, run_script
 
 FOLDER = Path(__file__).parent / "weights"

@@ -11,7 +11,7 @@ import torch
 from torchvision.utils import make_grid
 
 from data.clips import normalise
-from exp.score import to_unit
+from exp.scoring.score import to_unit
 from utils import InputError
 
 CLIPS = 4  # whose frames are shown, the same in each epoch

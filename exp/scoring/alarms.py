@@ -63,7 +63,7 @@ class Decided(NamedTuple):
 
 
 def decide(result, calibration, alpha, sigma=None, causal=False, false_alarm_rate=0.001, merge_gap=1, fps=25):
-    """Judge the frames of an exp.evaluation.Evaluation by a calibration (exp.calibration.Calibration). Returns Decided.
+    """Judge the frames of an exp.scoring.evaluation.Evaluation by a calibration (exp.scoring.calibration.Calibration). Returns Decided.
 
     sigma, causal: how scores are smoothed, None is not at all; merge_gap in frames.
     """

@@ -1,12 +1,11 @@
-"""How figures look, and how they are written: what exp/report.py and exp/panels.py share."""
+"""How figures look, and how they are written: what exp/report/curves.py and exp/report/panels.py share."""
 
 from pathlib import Path
 
 import matplotlib
 from matplotlib.colors import ListedColormap
 
-from exp.run import write_whole
-from utils import InputError
+from utils import InputError, write_whole
 
 # Okabe and Ito's colours, which colour-blind people can tell apart
 NORMAL, ABNORMAL, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"

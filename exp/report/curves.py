@@ -1,9 +1,9 @@
 """Figures that a person looks at, all PNG: training curves; of an evaluation score curves, ROC, histogram, panels.
 
 Pure drawing: each function takes numbers and pictures and writes files, sizes in pixels. `result` is an
-exp.evaluation.Evaluation, `frame_at` a function (place in result.videos, index of a frame in that video) -> uint8
+exp.scoring.evaluation.Evaluation, `frame_at` a function (place in result.videos, index of a frame in that video) -> uint8
 (h, w, 3) BGR, of any size. Every function makes the directory it writes to, and raises InputError where it cannot
-write. Single frames are drawn in exp/panels.py, annotated videos in exp/video.py.
+write. Single frames are drawn in exp/report/panels.py, annotated videos in exp/report/video.py.
 """
 
 import textwrap
@@ -19,8 +19,8 @@ from sklearn import metrics
 from tqdm import tqdm
 
 from data.labels import intervals
-from exp.panels import panels, typical_frames
-from exp.style import ABNORMAL, GREEN, GREY, NORMAL, PURPLE, SHADE, add_title, save, styled
+from exp.report.panels import panels, typical_frames
+from exp.report.style import ABNORMAL, GREEN, GREY, NORMAL, PURPLE, SHADE, add_title, save, styled
 from utils import auc, equal_error_rate
 
 # Training ------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Watch a video file, a camera or a stream: scores and alarms while frames come, without a look into the future.
 
-A score is the calibrated abnormality of exp/calibration.py, smoothed over past frames where that is asked for; frames
+A score is the calibrated abnormality of exp/scoring/calibration.py, smoothed over past frames where that is asked for; frames
 above a threshold form alarms. scores.csv and alarms.csv grow row by row, and a video is written on request: what was
 scored is kept whatever ends it, the last frame, Ctrl-C, a stream that drops or a full disk.
 """
@@ -15,10 +15,10 @@ import torch
 from tqdm import tqdm
 
 from data.frames import to_planes
-from exp.alarms import Tracker
-from exp.output import ALARMS, WATCHED, Table, alarm_row, watched_row
-from exp.score import score
-from exp.video import AnnotatedVideo
+from exp.report.files import ALARMS, WATCHED, Table, alarm_row, watched_row
+from exp.report.video import AnnotatedVideo
+from exp.scoring.alarms import Tracker
+from exp.scoring.score import score
 from utils import InputError, smooth, smoothing_reach
 
 
@@ -44,8 +44,8 @@ def clips_of(stream, shape, batch_size, waiting):
 class Recorder:
     """Decides on frames that come one by one, and writes what comes of it to a directory.
 
-    stream: data.stream.Stream, for its name and speed; calibration: exp.calibration.Calibration; sigma: of causal
-    smoothing, None for none; merge_gap: see exp.alarms.Tracker; both in frames.
+    stream: data.stream.Stream, for its name and speed; calibration: exp.scoring.calibration.Calibration; sigma: of causal
+    smoothing, None for none; merge_gap: see exp.scoring.alarms.Tracker; both in frames.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Recorder:
         return AnnotatedVideo(path, name, fps, heat, self.threshold, limits, first=first)
 
     def add(self, frames, scored):
-        """frames: (index, seconds, picture) of each frame that exp.score.Scored tells of. Returns the last score."""
+        """frames: (index, seconds, picture) of each frame that exp.scoring.score.Scored tells of. Returns the last score."""
         p, d, e, updated = (x.cpu().numpy() for x in (scored.psnr, scored.distance, scored.regular, scored.updated))
         alone = self.calibration.abnormality(p, d, self.alpha)
         if self.save_video:
