@@ -3,13 +3,17 @@
 Reads the clips of <dataset_path>/<dataset_type>/training, writes a run to exp/<dataset_type>/<method>/<exp_dir>/.
 """
 
+import argparse
 import time
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
-from data.clips import normalise, open_clips, split_videos, training_loader
+from data.clips import Clips, normalise, open_clips, split_videos, testing_loader, training_loader
 from exp import flags
 from exp.device import (
     check_same,
@@ -22,32 +26,42 @@ from exp.device import (
     rank_zero_first,
     share_gradients,
 )
+from exp.meter import Meter
 from exp.report import tensorboard
 from exp.run import Run, build_model, run_directory
 from exp.scoring import calibration
+from exp.scoring.score import Scoring
 from model import memory
-from utils import InputError, Parser, learning_rate, run_script
+from model.convae import ConvAE, Output
+from utils import InputError, Parser, learning_rate, progress, run_script
 
-CHECK_EVERY = 20  # steps between looks at the losses, each of which makes the CPU wait for the GPU
+READ_EVERY = 20  # steps between looks at the losses, each of which makes the CPU wait for the GPU
 
 
-def parse(arguments=None):
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__.splitlines()[0])
     flags.add_data_flags(parser)
-    flags.add_shape_flags(parser, "not given: by method and data set, exp/flags.py")
-    parser.set_defaults(method="pred")
+    flags.add_shape_flags(parser, "network and clips")
     training = parser.add_argument_group("training")
-    training.add_argument("--epochs", type=flags.positive, help="60, fewer for some data sets: exp/flags.py")
-    training.add_argument("--batch_size", type=flags.positive, default=4, help="clips in a step")
+    training.add_argument("--epochs", type=flags.positive_int, help=f"({flags.by_dataset('epochs')})")
+    training.add_argument("--batch_size", type=flags.positive_int, default=4, help="clips per step and process")
     training.add_argument(
-        "--lr", type=flags.rate, help="initial learning rate, a cosine anneals it to 0 over the epochs"
+        "--lr",
+        type=flags.positive,
+        help=f"initial learning rate ({flags.by_method('lr')}); a cosine anneals it to 0 over the epochs",
     )
-    training.add_argument("--loss_compact", type=flags.weight, help="weight of the feature compactness loss")
-    training.add_argument("--loss_separate", type=flags.weight, help="weight of the feature separateness loss")
-    training.add_argument("--seed", type=flags.count, default=0, help="of weights, items and the order of clips")
-    training.add_argument("--num_workers", type=flags.count, default=2, help="processes that load clips")
+    for name, loss in (("loss_compact", "compactness"), ("loss_separate", "separateness")):
+        what = f"weight of the feature {loss} loss ({flags.by_method(name)})"
+        training.add_argument(f"--{name}", type=flags.non_negative, help=what)
     training.add_argument(
-        "--calibration_share", type=flags.part, default=0, help="of the videos, kept for calibration.pt alone; 0: none"
+        "--seed", type=flags.non_negative_int, default=0, help="of the weights, the items and the order of clips"
+    )
+    training.add_argument("--num_workers", type=flags.non_negative_int, default=2, help="processes that load clips")
+    training.add_argument(
+        "--calibration_share",
+        type=flags.fraction_below_one,
+        default=0,
+        help="share of the videos that is held back from training for calibration.pt",
     )
     flags.add_run_flags(parser)
     parser.add_argument("--no_figures", action="store_true", help="draw no curves of the losses at the end")
@@ -55,67 +69,78 @@ def parse(arguments=None):
     run = parser.add_mutually_exclusive_group()
     run.add_argument("--resume", action="store_true", help="go on with the run that is in the directory")
     run.add_argument("--overwrite", action="store_true", help="discard the run that is in the directory")
+    parser.set_defaults(method="pred", dataset_type="synthetic", exp_dir="log")
     args = parser.parse_args(arguments)
-    for name, value in flags.defaults(args.method, args.dataset_type).items():
-        if getattr(args, name, value) is None:
-            setattr(args, name, value)
-    args.mdim = args.mdim or args.fdim
-    flags.check_shape(vars(args))
+    flags.fill_in(args)
+    flags.check_shape(vars(args), args.mdim)
+    args.mdim = args.fdim
     if args.tensorboard:
         tensorboard.check()
     return args
 
 
-def train_epoch(model, network, items, loader, optimizer, args):
-    """One pass over the training clips. Returns the items after it and metrics, losses as means over the epoch.
+class Step(NamedTuple):
+    """What a training step gives."""
 
-    network is the model, or the model wrapped for several processes.
+    output: Output
+    items: Tensor  # (M, C), updated
+    losses: Tensor  # (4,): pixel, compactness, separateness and their weighted sum
+
+
+def train_step(
+    network: nn.Module,
+    items: Tensor,
+    clips: tuple[Tensor, Tensor],
+    optimizer: Optimizer,
+    weights: tuple[float, float],
+) -> Step:
+    """One step (Sec. 3.2): losses, a step of the optimiser, then the update of the memory, never by gradient.
+
+    clips: input (B, inputs, H, W) and target (B, c, H, W) in [-1, 1]; weights: λc and λs.
     """
+    frames, target = clips
+    output = network(frames, items)
+    pixel = F.mse_loss(output.frame, target)
+    loss = pixel + weights[0] * output.compactness + weights[1] * output.separateness
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    queries = gather(output.queries.detach().flatten(0, 2))  # (B·h·w, C), of all processes
+    losses = torch.stack((pixel, output.compactness, output.separateness, loss)).detach()
+    return Step(output, memory.update(queries, items), losses)
+
+
+def train_epoch(
+    network: nn.Module, items: Tensor, loader: DataLoader, optimizer: Optimizer, args: argparse.Namespace, shown: bool
+) -> tuple[Tensor, dict[str, Any]]:
+    """One pass over the training clips. Returns the items after it and the metrics of exp.meter.Meter."""
+    model: ConvAE = getattr(network, "module", network)  # the network may be wrapped for several processes
     model.train()
-    total = torch.zeros(4, dtype=torch.float64)  # sums over steps of pixel, compactness, separateness, loss
-    unseen = []  # losses since the last look at them
-    wins = torch.zeros(len(items), dtype=torch.int64, device=items.device)  # queries each item was nearest to
-    bar = tqdm(loader, desc="epoch", unit="batch", leave=False, disable=loader.sampler.rank > 0)
-    for step, clips in enumerate(bar, start=1):
-        frames, target = model.split(normalise(clips.to(items.device, non_blocking=True)))
-        output = network(frames, items)
-        pixel = F.mse_loss(output.frame, target)
-        loss = pixel + args.loss_compact * output.compactness + args.loss_separate * output.separateness
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-        queries = gather(output.queries.detach().flatten(0, 2))  # (B·h·w, C), of all processes
-        wins += memory.nearest(queries, items).flatten().bincount(minlength=len(items))
-        items = memory.update(queries, items)
-
-        unseen.append(torch.stack((pixel, output.compactness, output.separateness, loss)).detach())
-        if step % CHECK_EVERY == 0 or step == len(loader):
-            losses = gather(torch.stack(unseen)[None]).mean(dim=0).cpu().double()  # (steps, 4)
-            unseen.clear()
-            check_same(items)
-            if not losses.isfinite().all():
-                first = int((~losses.isfinite()).any(dim=1).nonzero()[0])
-                raise InputError(f"the loss is not finite at step {step - len(losses) + 1 + first} of {len(loader)}")
-            total += losses.sum(dim=0)
-            bar.set_postfix(loss=f"{total[3] / step:.5f}", pixel=f"{total[0] / step:.5f}", lr=learning_rate(optimizer))
-    cosines = memory.similarity(items, items).cpu()[~torch.eye(len(items), dtype=torch.bool)]
-    return items, {
-        **dict(zip(("pixel", "compactness", "separateness", "loss"), (total / len(loader)).tolist(), strict=True)),
-        "queries_won": wins.tolist(),
-        "item_cosines": [cosines.min().item(), cosines.max().item()],
-    }
+    meter, weights = Meter(items), (args.loss_compact, args.loss_separate)
+    with progress("epoch", "batch", total=len(loader), shown=shown) as bar:
+        for number, clips in enumerate(loader, start=1):
+            clips = normalise(clips.to(items.device, non_blocking=items.is_cuda))
+            step = train_step(network, items, model.split(clips), optimizer, weights)
+            meter.add(step.losses, step.output.queries.detach().flatten(0, 2), items)
+            items = step.items
+            if number % READ_EVERY == 0 or number == len(loader):
+                bar.set_postfix({name: f"{value:.5f}" for name, value in meter.read().items()}, refresh=False)
+                check_same(items)
+            bar.update()
+    return items, meter.metrics(items)
 
 
-def conclude(run, model, items, normal, args, anew):
-    """Keep with the finished run how the clips `normal` score under it, and its curves; anew: even if that is there."""
+def conclude(run: Run, model: ConvAE, items: Tensor, normal: Clips, args: argparse.Namespace, trained: bool) -> None:
+    """Keep with the finished run how the clips `normal` score, unless nothing was trained and that is there already,
+    and draw the curves of the losses."""
     model_path = run.directory / "model.pth"
-    if anew or not calibration.path_beside(model_path).is_file():
+    if trained or not calibration.path_beside(model_path).is_file():
         run.log(f"calibrating on {len(normal)} clips of {len(normal.videos)} videos")
-        network, th = fold_batch_norms(model.eval()), flags.METHODS[args.method]["th"]
-        loading = {"batch_size": args.batch_size, "num_workers": args.num_workers}
+        usual = flags.METHODS[args.method]
+        loader = testing_loader(normal, args.batch_size, args.num_workers)
+        network, scoring = fold_batch_norms(model.eval()), Scoring(usual["th"], usual["alpha"])
         try:
-            found = calibration.calibrate(network, items, normal, th, args.calibration_share > 0, **loading)
+            found = calibration.calibrate(network, items, loader, scoring, held_out=args.calibration_share > 0)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("while calibrating; the same command with --resume does that") from None
         calibration.save(model_path, found, items, [video.name for video in normal.videos])
@@ -126,7 +151,7 @@ def conclude(run, model, items, normal, args, anew):
         loss_curves(run.directory / "figures" / "training.png", run.history)
 
 
-def main():
+def main() -> None:
     args = parse()
     device = pick_device(args.device, args.gpus)
     if args.deterministic:
@@ -157,22 +182,19 @@ def main():
     done = len(run.history)  # epochs
     board = tensorboard.Board(directory, clips, done) if args.tensorboard and rank == 0 else None
     batch = args.batch_size * processes
-    run.log(f"{args.method} on {args.dataset_type}: {len(clips.videos)} videos, {len(clips)} clips, {batch} a step")
+    run.log(f"{args.method} on {args.dataset_type}: {len(clips.videos)} videos, {len(clips)} clips, {batch} per step")
     run.started(device)
     run.log(f"{processes} x {device}, PyTorch {torch.__version__}, {args.precision}, seed {args.seed}")
-    epochs = tqdm(range(done, args.epochs), "training", initial=done, total=args.epochs, unit="epoch", disable=rank > 0)
-    for epoch in epochs:
+    for epoch in range(done, args.epochs):
         loader.sampler.set_epoch(epoch)
-        start = time.perf_counter()
-        lr = learning_rate(optimizer)
+        start, lr = time.perf_counter(), learning_rate(optimizer)
         try:
-            items, metrics = train_epoch(model, network, items, loader, optimizer, args)
+            items, metrics = train_epoch(network, items, loader, optimizer, args, shown=rank == 0)
         except InputError as error:
             raise InputError(f"epoch {epoch + 1}: {error}; {run.directory} holds the {epoch} epochs before") from error
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"in epoch {epoch + 1}; the same command with --resume goes on from its start"
-            ) from None
+            where = f"in epoch {epoch + 1}; the same command with --resume goes on from its start"
+            raise KeyboardInterrupt(where) from None
         scheduler.step()
         seconds = time.perf_counter() - start
         speed = len(loader) * batch / seconds
@@ -186,8 +208,11 @@ def main():
             f"lr {lr:.2e}  {seconds:.0f} s  {speed:.1f} clips/s"
         )
     if rank == 0:
-        conclude(run, model, items, normal, args, anew=done < args.epochs)
-    run.log(f"finished: {run.directory}/model.pth and m_items.pt; evaluate them with Evaluate.py")
+        conclude(run, model, items, normal, args, trained=done < args.epochs)
+    run.log(f"finished: {run.directory}/model.pth and m_items.pt; evaluate them with")
+    run.log(
+        f"    python Evaluate.py --dataset_type {args.dataset_type} --method {args.method} --exp_dir {args.exp_dir}"
+    )
 
 
 if __name__ == "__main__":

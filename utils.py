@@ -4,12 +4,22 @@ Frames are tensors (..., c, H, W) with values in [0, 1]; scores and labels are 1
 Section numbers are those of the paper (arXiv 2003.13228).
 """
 
+from __future__ import annotations
+
 import argparse
 import errno
 import os
 import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
+from tqdm import tqdm
+
+if TYPE_CHECKING:  # the preparation of data does without torch, which takes a second to import
+    from torch import Tensor
+    from torch.optim import Optimizer
 
 MAX_PSNR = 100.0  # dB, given to identical frames, whose PSNR is infinite
 
@@ -26,12 +36,12 @@ class InputError(Exception):
 # Errors of a frame ---------------------------------------------------------------------------------------------------
 
 
-def rmse(prediction, target):
+def rmse(prediction: Tensor, target: Tensor) -> Tensor:
     """Root of the mean squared error of each frame: two (..., c, H, W) tensors -> (...)."""
     return (prediction - target).square().mean(dim=(-3, -2, -1)).sqrt()
 
 
-def psnr(prediction, target):
+def psnr(prediction: Tensor, target: Tensor) -> Tensor:
     """Peak signal-to-noise ratio P of each frame in dB (Sec. 3.3, peak 1): two (..., c, H, W) in [0, 1] -> (...).
 
     At most MAX_PSNR, which is what identical frames get.
@@ -39,18 +49,7 @@ def psnr(prediction, target):
     return (-20 * rmse(prediction, target).log10()).clamp(max=MAX_PSNR)
 
 
-def psnr_of_worst_patch(prediction, target, patch):
-    """The PSNR in dB of the worst square of patch x patch pixels in each frame: two (..., c, H, W) in [0, 1] -> (...).
-
-    Squares at every position count (stride 1), whole ones only. Beyond the paper: a frame's mean hides a small anomaly.
-    """
-    error = (prediction - target).square().mean(dim=-3)  # (..., H, W)
-    rows = error.unfold(-2, patch, 1).mean(dim=-1)  # (..., H - patch + 1, W)
-    worst = rows.unfold(-1, patch, 1).mean(dim=-1).amax(dim=(-2, -1))
-    return (-10 * worst.log10()).clamp(max=MAX_PSNR)
-
-
-def regular_score(prediction, target):
+def regular_score(prediction: Tensor, target: Tensor) -> Tensor:
     """Regular score E of each frame, Sec. 3.1.2: its squared errors e_i, averaged with weights 1 - exp(-e_i).
 
     Large errors weigh more, so a small abnormal region is not drowned by a well predicted background.
@@ -63,24 +62,29 @@ def regular_score(prediction, target):
     return score.where(total > 0, 0)
 
 
-def learning_rate(optimizer):
-    """The learning rate an optimiser uses now (of its first parameter group)."""
+def learning_rate(optimizer: Optimizer) -> float:
+    """The learning rate that an optimiser uses now (of its first parameter group)."""
     return optimizer.param_groups[0]["lr"]
 
 
 # Scores of a video ---------------------------------------------------------------------------------------------------
 
 
-def min_max(values):
-    """g: the scores of one video, (N,), mapped linearly to [0, 1] (Sec. 3.3). A constant list gives zeros."""
-    values = np.asarray(values, dtype=np.float64)
-    if not np.isfinite(values).all():
+def check_finite(scores: np.ndarray) -> np.ndarray:
+    """The same scores. Raises InputError where some are NaN or infinite."""
+    if not np.isfinite(scores).all():
         raise InputError("scores hold NaN or infinity: the model that made them is broken, train it again")
+    return scores
+
+
+def min_max(values: ArrayLike) -> np.ndarray:
+    """g: the scores of one video, (N,), mapped linearly to [0, 1] (Sec. 3.3). A constant list gives zeros."""
+    values = check_finite(np.asarray(values, dtype=np.float64))
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else np.zeros_like(values)
 
 
-def normality(psnrs, distances, alpha):
+def normality(psnrs: ArrayLike, distances: ArrayLike, alpha: float) -> np.ndarray:
     """Normality of the frames of ONE video: alpha * g(P) + (1 - alpha) * (1 - g(D)); (N,), (N,) -> (N,).
 
     Higher is more normal; the paper's abnormality S (Sec. 3.3) is 1 - normality.
@@ -88,7 +92,7 @@ def normality(psnrs, distances, alpha):
     return alpha * min_max(psnrs) + (1 - alpha) * (1 - min_max(distances))
 
 
-def smooth(values, sigma, causal=False):
+def smooth(values: ArrayLike, sigma: float, causal: bool = False) -> np.ndarray:
     """The scores of ONE video, (N,), averaged over time with a Gaussian of sigma frames, cut off at 4 sigma: (N,).
 
     causal: only frames up to the one that is smoothed count, half of the Gaussian. At the ends the weights of the
@@ -104,7 +108,7 @@ def smooth(values, sigma, causal=False):
     return weighted(values) / weighted(np.ones_like(values))
 
 
-def smoothing_reach(sigma):
+def smoothing_reach(sigma: float) -> int:
     """How many frames away from a frame `smooth` looks."""
     return int(4 * sigma + 0.5)
 
@@ -118,7 +122,7 @@ def _sklearn():
     return metrics
 
 
-def _both_classes(labels):
+def _both_classes(labels: ArrayLike) -> np.ndarray:
     labels = np.asarray(labels)
     if not np.isin(labels, (0, 1)).all():
         raise InputError("labels must be 0 (normal) or 1 (abnormal)")
@@ -128,17 +132,17 @@ def _both_classes(labels):
     return labels
 
 
-def auc(labels, abnormality):
+def auc(labels: ArrayLike, abnormality: ArrayLike) -> float:
     """Area under the ROC of frames, in [0, 1]. Raises InputError when only one class is there."""
     return float(_sklearn().roc_auc_score(_both_classes(labels), abnormality))
 
 
-def average_precision(labels, abnormality):
+def average_precision(labels: ArrayLike, abnormality: ArrayLike) -> float:
     """Average precision of finding abnormal frames, in [0, 1]. Raises InputError when only one class is there."""
     return float(_sklearn().average_precision_score(_both_classes(labels), abnormality))
 
 
-def equal_error_rate(labels, abnormality):
+def equal_error_rate(labels: ArrayLike, abnormality: ArrayLike) -> float:
     """The error rate where false alarms and misses are equally frequent, in [0, 1], interpolated on the ROC.
 
     Raises InputError when only one class is there.
@@ -148,13 +152,13 @@ def equal_error_rate(labels, abnormality):
     return float(np.interp(0, false_alarms + hits - 1, false_alarms))
 
 
-def auc_of_videos(labels, abnormality):
+def auc_of_videos(labels: list[np.ndarray], abnormality: list[np.ndarray]) -> list[float | None]:
     """Each video's own AUC, None where all its frames are of one class: two lists of (N_v,) arrays -> list."""
     both = zip(labels, abnormality, strict=True)
     return [auc(y, scores) if np.unique(y).size == 2 else None for y, scores in both]
 
 
-def macro_auc(labels, abnormality):
+def macro_auc(labels: list[np.ndarray], abnormality: list[np.ndarray]) -> tuple[float | None, int]:
     """Mean over videos of each video's own AUC: two lists of (N_v,) arrays -> (mean, videos counted).
 
     A video whose frames are all of one class has no AUC and is left out. (None, 0) when that leaves none.
@@ -163,7 +167,32 @@ def macro_auc(labels, abnormality):
     return (float(np.mean(each)), len(each)) if each else (None, 0)
 
 
-# Files -----------------------------------------------------------------------------------------------------------------
+# Progress ------------------------------------------------------------------------------------------------------------
+
+
+class _LogLines:
+    """What a progress bar writes to when its output is no terminal: whole lines instead of returns to a line's start."""
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            sys.stderr.write(text.strip("\r\n") + "\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def progress(
+    what: str, unit: str, of: Iterable | None = None, total: int | None = None, shown: bool = True, done: int = 0
+) -> tqdm:
+    """A progress bar, over the things in `of` where it is given. Where stderr is a log, it is a line per minute.
+
+    done: how many of the total were there before.
+    """
+    log = {} if sys.stderr.isatty() else {"file": _LogLines(), "mininterval": 60, "maxinterval": 60, "ncols": 100}
+    return tqdm(of, what, total, unit=unit, leave=False, disable=not shown, initial=done, **log)
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
 
 
 def write_whole(path, write):
@@ -188,11 +217,18 @@ def write_whole(path, write):
 # What every script does with a mistake: one line on stderr, a non-zero exit, no traceback -----------------------------
 
 
+class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults that say something: neither "None" nor that a switch is off."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line and whose --help shows the defaults."""
 
     def __init__(self, **settings):
-        super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False, **settings)
+        super().__init__(formatter_class=_Defaults, allow_abbrev=False, **settings)
 
     def error(self, message):
         self.exit(2, f"error: {message} (--help lists the flags)\n")

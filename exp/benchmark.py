@@ -467,8 +467,10 @@ def print_losses(losses, size):
 def parse(arguments=None):
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", type=flags.pixels, default=[64, 256], help="of square frames, pixels")
-    parser.add_argument("--batch_size", type=flags.positive, default=4, help="clips in a training step")
-    parser.add_argument("--seconds", type=flags.weight, default=45, help="for each comparison; three rounds at least")
+    parser.add_argument("--batch_size", type=flags.positive_int, default=4, help="clips in a training step")
+    parser.add_argument(
+        "--seconds", type=flags.non_negative, default=45, help="for each comparison; three rounds at least"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--compile", action="store_true", help="compile the network too: minutes more")
     parser.add_argument("--quick", action="store_true", help="try it all at a tiny size, for no numbers of any worth")

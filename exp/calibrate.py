@@ -1,31 +1,34 @@
-"""The calibration of an older run, or of released weights: `python -m exp.calibrate RUN`, see exp/scoring/calibration.py."""
+"""Make the calibration of an older run or of released weights: `python -m exp.calibrate RUN`."""
 
+import argparse
 from pathlib import Path
 
-from data.clips import CHUNK, open_clips, split_videos
+from data.clips import CHUNK, open_clips, split_videos, testing_loader
 from exp import flags
 from exp.device import fold_batch_norms, pick_device, place
 from exp.run import SHAPE, load_model, read_record
 from exp.scoring.calibration import calibrate, describe, hold_out, save
+from exp.scoring.score import Scoring
 from utils import InputError, Parser, run_script
 
 INHERITED = ("dataset_type", "dataset_path", "bad_frames", "cache_dir", "no_cache", "calibration_share", "seed")
 
 
-def parse(arguments=None):
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(prog="python -m exp.calibrate", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, metavar="RUN", help="the directory of a run, or a model file")
-    parser.add_argument("--m_items_dir", type=Path, help="its memory items; by default m_items.pt beside the model")
+    parser.add_argument("--m_items_dir", type=Path, help="its memory items; m_items.pt beside the model if not given")
     flags.add_data_flags(parser)
-    flags.add_shape_flags(parser, "not needed: the model file tells; h and w for released models, 256 if not given")
+    flags.add_shape_flags(
+        parser, "network and clips (never needed: the model file knows; released models take h and w)"
+    )
     scoring = parser.add_argument_group("scores")
-    scoring.add_argument("--th", type=flags.weight, help="γ; the method's, 0.01 or 0.015, if not given")
-    scoring.add_argument("--psnr_region", type=flags.positive, metavar="PATCH", help="as given to Evaluate.py")
-    scoring.add_argument("--test_batch_size", type=flags.positive, default=CHUNK, help="clips encoded at once")
-    scoring.add_argument("--num_workers_test", type=flags.count, default=1, help="processes that load clips")
+    scoring.add_argument("--th", type=flags.non_negative, help=f"γ ({flags.by_method('th')})")
+    scoring.add_argument("--test_batch_size", type=flags.positive_int, default=CHUNK, help="clips encoded at once")
+    scoring.add_argument("--num_workers_test", type=flags.non_negative_int, default=1, help="processes that load clips")
     flags.add_device_flags(parser.add_argument_group("run"))
-    # data flags that are not given are those the run was started with
-    parser.set_defaults(dataset_type=None, calibration_share=0, seed=0)
+    # data flags that are not given are those that the run was started with
+    parser.set_defaults(calibration_share=0, seed=0)
     args = parser.parse_args(arguments)
     model_path = args.run / "model.pth" if args.run.is_dir() else args.run
     if model_path.with_name("flags.json").is_file():
@@ -40,26 +43,20 @@ def parse(arguments=None):
     return args
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
     device = pick_device(args.device, args.gpus)
     items_path = args.m_items_dir or args.run.with_name("m_items.pt")
     model, items, shape = load_model(args.run, items_path, {name: getattr(args, name) for name in SHAPE})
-    flags.check_patch(args.psnr_region, shape)
     size, cache = (shape["h"], shape["w"], shape["c"]), False if args.no_cache else args.cache_dir
     videos = split_videos(args.dataset_path, args.dataset_type, "training")
     clips = open_clips(videos, "training", shape["t_length"], size, cache, args.bad_frames)
     _, clips = hold_out(clips, args.calibration_share, args.seed)
-    calibration = calibrate(
-        place(fold_batch_norms(model), device, args.precision, args.compile),
-        items.to(device),
-        clips,
-        flags.METHODS[shape["method"]]["th"] if args.th is None else args.th,
-        held_out=args.calibration_share > 0,
-        psnr_region=args.psnr_region,
-        batch_size=args.test_batch_size,
-        num_workers=args.num_workers_test,
-    )
+    usual = flags.METHODS[shape["method"]]
+    scoring = Scoring(usual["th"] if args.th is None else args.th, usual["alpha"])
+    model = place(fold_batch_norms(model), device, args.precision, args.compile)
+    loader = testing_loader(clips, args.test_batch_size, args.num_workers_test)
+    calibration = calibrate(model, items.to(device), loader, scoring, held_out=args.calibration_share > 0)
     path = save(args.run, calibration, items, [video.name for video in clips.videos])
     print(f"{describe(calibration)}\n{path}")
 

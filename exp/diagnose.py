@@ -252,9 +252,9 @@ def parse(arguments=None):
     parser.add_argument("run", type=Path, help="the directory of a run")
     parser.add_argument("--dataset_path", help="the folder that holds data sets; that of the run when not given")
     parser.add_argument("--output_dir", type=Path, help="where memory.json and figures go; the run when not given")
-    parser.add_argument("--clips", type=flags.positive, default=400, help="drawn from each split, at most")
-    parser.add_argument("--queries", type=flags.positive, default=1000, help="of each split in the t-SNE, about")
-    parser.add_argument("--seed", type=flags.count, default=0, help="of what is drawn, and of the t-SNE")
+    parser.add_argument("--clips", type=flags.positive_int, default=400, help="drawn from each split, at most")
+    parser.add_argument("--queries", type=flags.positive_int, default=1000, help="of each split in the t-SNE, about")
+    parser.add_argument("--seed", type=flags.non_negative_int, default=0, help="of what is drawn, and of the t-SNE")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     return parser.parse_args(arguments)
 

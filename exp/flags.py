@@ -1,20 +1,21 @@
-"""What the command lines share: defaults of methods and data sets, types of values, flags both scripts have."""
+"""What the command lines share: the defaults of methods and data sets, types of values, flags of both scripts."""
 
 import argparse
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from data import synthetic
 from exp.device import PRECISIONS
 from utils import InputError
 
 # The values used where a flag is not given. recon's learning rate is the paper's; the released code trains it at 2e-4.
-METHODS = {
+METHODS: dict[str, dict[str, Any]] = {
     "pred": {"t_length": 5, "lr": 2e-4, "loss_compact": 0.1, "loss_separate": 0.1, "alpha": 0.6, "th": 0.01},
     "recon": {"t_length": 1, "lr": 2e-5, "loss_compact": 0.01, "loss_separate": 0.01, "alpha": 0.7, "th": 0.015},
 }
-ANY_DATASET = {"epochs": 60, "h": 256, "w": 256, "c": 3, "msize": 10, "fdim": 512, "fps": 25}
-DATASETS = {
+ANY_DATASET: dict[str, Any] = {"epochs": 60, "h": 256, "w": 256, "c": 3, "msize": 10, "fdim": 512, "fps": 25}
+DATASETS: dict[str, dict[str, Any]] = {
     "ped2": {"fps": 10},
     "avenue": {"fps": 25},
     "shanghai": {"epochs": 10, "fps": 24},
@@ -22,85 +23,89 @@ DATASETS = {
 }
 
 
-def defaults(method, dataset_type):
-    """The value of each flag that is not given, as a dict by flag name."""
+def defaults(method: str, dataset_type: str) -> dict[str, Any]:
+    """The value of each flag that is not given, by the flag's name."""
     return {**ANY_DATASET, **METHODS[method], **DATASETS.get(dataset_type, {})}
 
 
-def check_shape(settings):
-    """Check the settings (a dict) that shape network and clips against each other. Raises InputError."""
-    if settings["mdim"] != settings["fdim"]:
-        raise InputError(
-            f"--fdim {settings['fdim']} and --mdim {settings['mdim']} differ: items are compared with features"
-        )
-    if settings["method"] == "pred" and settings["t_length"] < 2:
+def fill_in(args: argparse.Namespace) -> None:
+    """Give the flags that were not given the defaults of the method and the data set."""
+    for name, value in defaults(args.method, args.dataset_type).items():
+        if getattr(args, name, value) is None:
+            setattr(args, name, value)
+
+
+def check_shape(shape: dict[str, Any], mdim: int | None) -> None:
+    """Check the settings that shape network and clips against each other. Raises InputError."""
+    if mdim not in (None, shape["fdim"]):
+        raise InputError(f"--fdim {shape['fdim']} and --mdim {mdim} differ: items are compared with features")
+    if shape["method"] == "pred" and shape["t_length"] < 2:
         raise InputError("--t_length 1: pred predicts the last frame of a clip from those before it, give 2 or more")
-    if settings["method"] == "recon" and settings["t_length"] != 1:
-        raise InputError(f"--t_length {settings['t_length']}: recon reproduces single frames, its t_length is 1")
-
-
-def check_patch(patch, shape):
-    """Check that a patch of so many pixels, None is none, fits into the frames that `shape` (a dict) tells of."""
-    if patch is not None and patch > min(shape["h"], shape["w"]):
-        raise InputError(f"--psnr_region {patch} does not fit into frames of {shape['h']} x {shape['w']} pixels")
+    if shape["method"] == "recon" and shape["t_length"] != 1:
+        raise InputError(f"--t_length {shape['t_length']}: recon reproduces single frames, its t_length is 1")
 
 
 # Types of values; a value that cannot be is refused in one line -------------------------------------------------------
 
 
-def number(kind, allowed, wanted):
+def number(kind: type, allowed: Callable[[Any], bool], wanted: str) -> Callable[[str], Any]:
     """An argparse type: kind(text) where allowed(value) holds, otherwise an error that says what is wanted."""
 
-    def convert(text):
+    def convert(text: str) -> Any:
         try:
             value = kind(text)
-        except ValueError:
+        except (ValueError, OverflowError):
             value = math.nan
-        if not (math.isfinite(value) and allowed(value)):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+        if not (value == value and allowed(value)):
+            shown = text if len(text) <= 40 else f"{text[:20]}... ({len(text)} characters)"
+            raise argparse.ArgumentTypeError(f"{shown!r} is not {wanted}")
         return value
 
     return convert
 
 
-positive = number(int, lambda n: n >= 1, "a whole number of 1 or more")
-count = number(int, lambda n: n >= 0, "a whole number of 0 or more")
-several = number(int, lambda n: n >= 2, "a whole number of 2 or more: separateness needs a second nearest item")
-pixels = number(int, lambda n: n >= 8 and n % 8 == 0, "a multiple of 8")
-rate = number(float, lambda x: x > 0, "a number above 0")
-weight = number(float, lambda x: x >= 0, "a number of 0 or more")
-share = number(float, lambda x: 0 <= x <= 1, "a number from 0 to 1")
-part = number(float, lambda x: 0 <= x < 1, "a number of 0 or more, below 1")
-probability = number(float, lambda x: 0 < x < 1, "a number between 0 and 1")
+MOST = 2**31 - 1  # of what is counted: larger numbers fit no machine and overflow some libraries
+positive_int = number(int, lambda n: 1 <= n <= MOST, "a whole number of 1 or more")
+non_negative_int = number(int, lambda n: 0 <= n <= MOST, "a whole number of 0 or more")
+two_or_more = number(
+    int, lambda n: 2 <= n <= MOST, "a whole number of 2 or more: separateness needs a second nearest item"
+)
+pixels = number(int, lambda n: 8 <= n <= 2**15 and n % 8 == 0, f"a multiple of 8 up to {2**15}")
+positive = number(float, lambda x: 0 < x < math.inf, "a number above 0")
+non_negative = number(float, lambda x: 0 <= x < math.inf, "a number of 0 or more")
+fraction = number(float, lambda x: 0 <= x <= 1, "a number from 0 to 1")
+fraction_below_one = number(float, lambda x: 0 <= x < 1, "a number of 0 or more, below 1")
+probability = number(float, lambda x: 0 < x < 1, "a number between 0 and 1, both excluded")
 
 
 class Span(NamedTuple):
-    """A length of time in frames or seconds."""
+    """A length of time in frames or in seconds."""
 
     amount: float
-    unit: str  # "" is frames, "s" seconds
+    unit: str = ""  # "s" for seconds, "" for frames
 
-    def frames(self, fps):
+    def frames(self, fps: float) -> float:
         return self.amount * fps if self.unit == "s" else self.amount
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.amount:g}{self.unit}"
 
 
-def span(text):
+def span(text: str) -> Span:
     """10 is frames, 0.4s is seconds."""
-    allowed = number(float, lambda x: x > 0, "a number of frames, such as 10, or of seconds, such as 0.4s, above 0")
-    return Span(allowed(text.removesuffix("s")), "s" if text.endswith("s") else "")
+    wanted = "a number of frames, such as 10, or of seconds, such as 0.4s, above 0 and up to a million"
+    amount = number(float, lambda x: 0 < x <= 1e6, wanted)
+    return Span(amount(text.removesuffix("s")), "s" if text.endswith("s") else "")
 
 
-def weight_or_auto(text):
-    return text if text == "auto" else weight(text)
+def threshold_or_auto(text: str) -> float | str:
+    return text if text == "auto" else non_negative(text)
 
 
-def frame_of_video(text):
+def frame_of_video(text: str) -> tuple[str, int]:
     """VIDEO:FRAME -> (name of a video, index of a frame)."""
     name, _, frame = text.rpartition(":")
-    if not (name and frame.isdecimal()):
+    if not (name and frame.isdecimal() and len(frame) < 10):
         raise argparse.ArgumentTypeError(f"{text!r} is not VIDEO:FRAME, such as 01:120")
     return name, int(frame)
 
@@ -108,47 +113,64 @@ def frame_of_video(text):
 # Flags both scripts have ----------------------------------------------------------------------------------------------
 
 
-def add_shape_flags(parser, unset):
-    """The flags that shape network and clips; a model file knows them all. `unset` tells what a missing flag means."""
-    shape = parser.add_argument_group(f"network and clips ({unset})")
+def by_method(name: str) -> str:
+    """The defaults of a flag that depend on the method, for --help."""
+    return ", ".join(f"{method} {settings[name]:g}" for method, settings in METHODS.items())
+
+
+def by_dataset(name: str) -> str:
+    """The defaults of a flag that depend on the data set, for --help."""
+    special = [f"{dataset} {settings[name]}" for dataset, settings in DATASETS.items() if name in settings]
+    return ", ".join([str(ANY_DATASET[name]), *special])
+
+
+def add_shape_flags(parser: argparse.ArgumentParser, title: str) -> None:
+    """The flags that shape network and clips; a model file knows all of them."""
+    shape = parser.add_argument_group(title)
     shape.add_argument("--method", choices=METHODS, help="predict the next frame, or reconstruct one")
-    shape.add_argument("--t_length", type=positive, help="frames in a clip")
-    shape.add_argument("--h", type=pixels, help="height of a frame, pixels")
-    shape.add_argument("--w", type=pixels, help="width of a frame, pixels")
-    shape.add_argument("--c", type=int, choices=(1, 3), help="channels of a frame: gray or colour")
-    shape.add_argument("--msize", type=several, help="number of memory items M")
-    shape.add_argument("--fdim", type=positive, help="channels of the features C")
-    shape.add_argument("--mdim", type=positive, help="channels of the memory items; the same as fdim")
+    shape.add_argument("--t_length", type=positive_int, help=f"frames in a clip ({by_method('t_length')})")
+    shape.add_argument("--h", type=pixels, help=f"height of a frame in pixels ({by_dataset('h')})")
+    shape.add_argument("--w", type=pixels, help=f"width of a frame in pixels ({by_dataset('w')})")
+    shape.add_argument("--c", type=int, choices=(1, 3), help=f"channels of a frame: gray or colour ({by_dataset('c')})")
+    shape.add_argument("--msize", type=two_or_more, help=f"number of memory items M ({by_dataset('msize')})")
+    shape.add_argument("--fdim", type=positive_int, help=f"channels of the features C ({by_dataset('fdim')})")
+    shape.add_argument("--mdim", type=positive_int, help="channels of the memory items; has to equal fdim")
 
 
-def add_data_flags(parser):
+def add_data_flags(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
-    data.add_argument("--dataset_type", default="synthetic", help="ped2, avenue, shanghai, synthetic, or an own folder")
+    data.add_argument(
+        "--dataset_type", help="ped2, avenue, shanghai, synthetic, or the folder of your own (synthetic if not given)"
+    )
     data.add_argument("--dataset_path", default="./dataset", help="the folder that holds data sets")
     data.add_argument(
-        "--bad_frames", choices=("fail", "skip"), default="fail", help="at a broken frame, or leave its video out"
+        "--bad_frames", choices=("fail", "skip"), default="fail", help="at a broken frame, stop or leave its video out"
     )
-    data.add_argument("--cache_dir", help="where decoded frames are kept; beside the data when not given")
-    data.add_argument("--no_cache", action="store_true", help="decode frames each time")
+    data.add_argument("--cache_dir", help="where decoded frames are kept; beside the data if not given")
+    data.add_argument("--no_cache", action="store_true", help="decode frames each time they are read")
 
 
-def add_run_flags(parser):
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
     run = parser.add_argument_group("run")
-    run.add_argument("--exp_dir", default="log", help="name of the run: exp/<dataset_type>/<method>/<exp_dir>")
+    run.add_argument("--exp_dir", help="name of the run: exp/<dataset_type>/<method>/<exp_dir> (log if not given)")
     add_device_flags(run)
     run.add_argument(
         "--deterministic",
         action="store_true",
-        help="on CUDA: the same numbers each time, slower; a CPU gives them anyway",
+        help="on CUDA: the same numbers each time, more slowly; on a CPU they are the same anyway",
     )
 
 
-def add_device_flags(run):
+def add_device_flags(run: argparse._ArgumentGroup) -> None:
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     run.add_argument(
-        "--gpus", nargs="+", type=count, metavar="N", help="the GPUs to use, by number; several with torchrun"
+        "--gpus",
+        nargs="+",
+        type=non_negative_int,
+        metavar="N",
+        help="numbers of the GPUs to use; several with torchrun",
     )
     run.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32", help="of convolutions; memory is always float32"
+        "--precision", choices=PRECISIONS, default="fp32", help="of convolutions; the memory always computes in float32"
     )
     run.add_argument("--compile", action="store_true", help="compile the network first: minutes, then faster steps")

@@ -49,7 +49,7 @@ CONTENTS = {  # what each kind of file holds besides its format
     "checkpoint": ("model", "items", "optimizer", "scheduler", "history"),
     "model": ("model", "shape", "epoch"),
     "items": ("items", "method", "epoch"),
-    "calibration": ("items", "lengths", "psnr", "distance", "regular", "th", "psnr_region", "held_out"),
+    "calibration": ("items", "lengths", "psnr", "distance", "regular", "th", "held_out"),
 }
 FILES = ("flags.json", "starts.jsonl", "train.log", "metrics.jsonl", "model.pth", "m_items.pt", "checkpoint.pt")
 RESULTS = (  # made with those

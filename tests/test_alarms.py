@@ -2,18 +2,21 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from test_scripts import evaluate, run_of, train
+from helpers import evaluate, run_of, train
 
-from exp.scoring.alarms import Alarm, Tracker, fare, find_alarms
+from exp.flags import Span
+from exp.scoring.alarms import Alarm, Measures, Tracker, find_alarms, measure_alarms
 
 
 def spans(scores, merge_gap=1, first=0):
     """The alarms above 0.5 as (start, end, peak)."""
     frames = np.arange(len(scores)) + first
-    return [alarm[:3] for alarm in find_alarms(frames, np.array(scores), 0.5, merge_gap)]
+    tracker = Tracker(0.5, merge_gap if isinstance(merge_gap, Span) else Span(merge_gap))
+    return [alarm[:3] for alarm in find_alarms(frames, frames / 10, np.array(scores), tracker)]
 
 
 @pytest.mark.parametrize(
@@ -35,11 +38,20 @@ def test_gaps_shorter_than_merge_gap_are_joined():
     assert spans(scores, merge_gap=2) == [(0, 0, 0), (3, 3, 3), (7, 7, 7)]
     assert spans(scores, merge_gap=3) == [(0, 3, 3), (7, 7, 7)]
     assert spans(scores, merge_gap=4) == [(0, 7, 3)]
-    assert spans(scores, merge_gap=2.5) == [(0, 3, 3), (7, 7, 7)]  # seconds need not be whole frames
+    assert spans(scores, merge_gap=2.5) == [(0, 3, 3), (7, 7, 7)]  # σ in seconds may be no whole number of frames
+    for gap in (2, 2.5, 3, 4):
+        assert spans(scores, merge_gap=Span(gap / 10, "s")) == spans(scores, merge_gap=gap)  # at 10 frames per second
+
+
+def test_alarms_far_apart_in_time_are_not_joined_though_their_frames_are_neighbours():
+    tracker = Tracker(0.5, Span(1, "s"))
+    rows = [(0, 0.0, 1), (1, 0.1, 1), (2, 3600.0, 1)]
+    ended = [tracker.add(*row) for row in rows]
+    assert [alarm and alarm[:2] for alarm in (*ended, tracker.finish())] == [None, None, (0, 1), (2, 2)]
 
 
 def test_an_alarm_is_told_with_the_frame_that_ends_it():
-    tracker = Tracker(0.5, merge_gap=3)
+    tracker = Tracker(0.5, Span(3))
     told = [tracker.add(k, k / 10, score) for k, score in enumerate([1, 0, 2, 0, 0, 0, 0, 1])]
     assert [k for k, alarm in enumerate(told) if alarm] == [5]
     assert told[5] == Alarm(start=0, end=2, peak=2, score=2, start_seconds=0, end_seconds=0.2)
@@ -51,24 +63,34 @@ def test_frames_are_counted_from_the_first_that_has_a_score():
     assert spans([0, 1], first=4) == [(5, 5, 5)]
 
 
+def judged(labels, alarms, fps=2):
+    """The measures of alarms against labels, where frame 4 of each video is the first that has a score."""
+    frames = [np.arange(len(next(y for y in labels if y is not None))) + 4 for _ in labels]
+    result = SimpleNamespace(frames=frames, seconds=[indices / fps for indices in frames], labels=labels)
+    return measure_alarms(alarms, result)
+
+
 def test_measures():
     labels = [np.array([0, 1, 1, 0, 0, 1, 0, 0, 0, 0]), np.zeros(10, int)]
-    frames = [np.arange(10) + 4] * 2
     alarms = [[Alarm(5, 7, 5, 1.0, 0, 0), Alarm(11, 12, 11, 1.0, 0, 0)], [Alarm(4, 4, 4, 1.0, 0, 0)]]
-    assert fare(alarms, frames, labels, fps=2) == {
-        "precision": 2 / 6,
-        "recall": 2 / 3,
-        "events": 2,
-        "events_met": 1,
-        "false_alarms": 2,
-        "false_alarms_per_hour": 2 / (20 / 2 / 3600),
-    }
+    expected = Measures(
+        precision=2 / 6,
+        recall=2 / 3,
+        events=2,
+        events_met=1,
+        false_alarms=2,
+        false_alarms_per_hour=pytest.approx(2 / (20 / 2 / 3600)),
+        alarmed_share=6 / 20,
+    )
+    assert judged(labels, alarms) == expected
+    # a video without labels counts for nothing
+    assert judged([*labels, None], [*alarms, [Alarm(4, 9, 5, 1.0, 0, 0)]]) == expected
 
 
 def test_measures_that_cannot_be():
-    quiet = fare([[]], [np.arange(5)], [np.ones(5, int)], fps=25)
-    assert (quiet["precision"], quiet["recall"], quiet["events_met"]) == (None, 0, 0)
-    assert fare([[]], [np.arange(5)], [np.zeros(5, int)], fps=25)["recall"] is None
+    quiet = judged([np.ones(5, int)], [[]])
+    assert (quiet.precision, quiet.recall, quiet.events_met) == (None, 0, 0)
+    assert judged([np.zeros(5, int)], [[]]).recall is None
 
 
 def test_an_evaluation_writes_its_alarms(dataset, capsys):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_scripts import call, one_line
+from helpers import call, one_line
 
 from data.clips import normalise, open_clips
 from exp import benchmark

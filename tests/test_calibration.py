@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_scripts import evaluate, one_line, run_of, train
+from helpers import evaluate, one_line, run_of, train
 
 from data.clips import Clips, open_clips
 from data.frames import find_videos
@@ -27,7 +27,6 @@ def made_up(n=1000, held_out=False):
         distance=[rng.normal(0.002, 0.0001, n), rng.normal(0.002, 0.0001, n)],
         regular=[rng.uniform(0, 0.04, n), rng.uniform(0, 0.04, n)],
         th=0.01,
-        psnr_region=None,
         held_out=held_out,
     )
 
@@ -48,16 +47,16 @@ def stored(run=None):
 
 
 def test_abnormality_counts_spreads_from_the_mean():
-    normal = Calibration([np.array([28.0, 32.0])], [np.array([1.0, 3.0])], [np.zeros(2)], 0.01, None, False)
+    normal = Calibration([np.array([28.0, 32.0])], [np.array([1.0, 3.0])], [np.zeros(2)], 0.01, False)
     scores = normal.abnormality(np.array([30.0, 26.0, 30.0]), np.array([2.0, 2.0, 5.0]), alpha=0.6)
     np.testing.assert_allclose(scores, [0, 0.6 * 4 / 2, 0.4 * 3 / 1])
 
 
 def test_scores_without_spread_divide_by_one():
     normal = Calibration(
-        [np.full(3, np.float32(30.1))], [np.full(3, np.float32(0.1))], [np.zeros(3)], 0.01, None, False
+        [np.full(3, np.float32(30.1))], [np.full(3, np.float32(0.1))], [np.zeros(3)], 0.01, False
     )
-    assert normal.threshold(0.6, 0.001) == 0
+    assert normal.threshold(Scoring(0.01, 0.6), 0.001, 25) == 0
     assert normal.abnormality(np.array([29.1]), np.array([np.float32(0.1)]), 0.6) == pytest.approx(0.6, rel=1e-5)
 
 

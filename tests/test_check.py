@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import textured
-from test_scripts import TINY, call
+from helpers import TINY, call
 
 import Evaluate
 import Train

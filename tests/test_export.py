@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from test_scripts import call, one_line
+from helpers import call, one_line
 
 from exp import export
 from exp.run import FORMAT, SHAPE, build_model, load_model

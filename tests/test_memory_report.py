@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import call, one_line
 from test_export import make_run
-from test_scripts import call, one_line
 
 from data.clips import normalise, open_clips, split_videos
 from exp import diagnose as report

@@ -6,8 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers import call
 from sklearn.metrics import roc_auc_score
-from test_scripts import call
 
 import Evaluate
 import Train

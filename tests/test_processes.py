@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from test_scripts import ROOT, TINY, assert_same, contents, run_of
+from helpers import ROOT, TINY, assert_same, contents, run_of
 
 import Train
 from data.clips import normalise, open_clips, training_loader

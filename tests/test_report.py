@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_scripts import TINY, call, one_line, run_of
+from helpers import TINY, call, one_line, run_of
 from test_watch import make_run
 
 import Evaluate

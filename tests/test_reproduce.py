@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_scripts import TINY, call, evaluate, one_line
+from helpers import TINY, call, evaluate, one_line
 
 import Train
 from exp import run as run_room

@@ -1,14 +1,16 @@
 """Batched scoring equals scoring one frame at a time, whatever the chunk and however often memory is updated."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
-from exp.scoring.score import replay, score, score_clips
+from exp.scoring.score import Scoring, batches_of, replay, score, score_clips, score_one_by_one
 from model import memory
 from model.convae import ConvAE
-from utils import psnr, regular_score
 
+SCORES = ("psnr", "distance", "regular", "updated")
 LENGTHS = [9, 1, 14]  # clips of three videos
 
 
@@ -29,6 +31,12 @@ class FakeClips(torch.utils.data.Dataset):
     def __getitem__(self, index):
         return self.clips[index]
 
+    def select(self, videos):
+        some = copy.copy(self)
+        some.clips = torch.cat([self.clips.split(self.lengths)[video] for video in videos])
+        some.lengths = [self.lengths[video] for video in videos]
+        return some
+
 
 @pytest.fixture(scope="module", params=["pred", "recon"])
 def setup(request):
@@ -38,75 +46,74 @@ def setup(request):
     return model, memory.initial_items(5, 16), FakeClips(LENGTHS, 5 if skips else 1)
 
 
-@torch.no_grad()
-def one_at_a_time(model, items, clips, th, memory_update, reset_memory):
-    """METHOD's test loop, literally."""
-    trained, rows = items, []
-    starts = np.cumsum([0, *clips.lengths])
-    for index in range(len(clips)):
-        if reset_memory and index in starts:
-            items = trained
-        frames, target = model.split(clips[index][None].float() / 127.5 - 1)
-        output = model(frames, items)
-        predicted, target = (output.frame + 1) / 2, (target + 1) / 2
-        e = regular_score(predicted, target).item()
-        update = memory_update and e < th
-        rows.append((psnr(predicted, target).item(), output.compactness.item(), e, update))
-        if update:
-            items = memory.update(output.queries.flatten(0, 2), items)
-    return dict(zip(("psnr", "distance", "regular", "updated"), map(np.array, zip(*rows, strict=True)), strict=True))
-
-
 def loader(clips, batch_size):
     return torch.utils.data.DataLoader(clips, batch_size)
 
 
+def scored(rule, setup, scoring, batch_size):
+    """What a rule (score or score_one_by_one) gives for all clips: {name: (N,)}."""
+    model, items, clips = setup
+    parts = list(rule(model, items, batches_of(clips, loader(clips, batch_size)), scoring))
+    return {name: torch.cat([getattr(part, name) for part in parts]).numpy() for name in SCORES}
+
+
 def middle(setup):
     """The γ at which decisions flip most: the median of the regular scores."""
-    return float(np.median(one_at_a_time(*setup, 0, True, False)["regular"])) + 1e-6
+    return float(np.median(scored(score_one_by_one, setup, Scoring(0, 0.6), 24)["regular"])) + 1e-6
 
 
 @pytest.mark.parametrize("reset_memory", [False, True])
 def test_any_chunk_gives_the_scores_of_one_frame_at_a_time(setup, reset_memory):
-    model, items, clips = setup
     for th in (middle(setup), 10):
-        expected = one_at_a_time(model, items, clips, th, True, reset_memory)
+        scoring = Scoring(th, 0.6, reset_memory=reset_memory)
+        expected = scored(score_one_by_one, setup, scoring, 5)
         flips = np.abs(np.diff(expected["updated"].astype(int))).sum()
         assert flips >= 5 if th < 10 else expected["updated"].all()  # guesses do fail; all update
-        for batch_size in (2, 7, 24):
-            actual, _ = score_clips(model, items, loader(clips, batch_size), LENGTHS, th, True, reset_memory)
+        for batch_size in (1, 2, 7, 24):
+            actual = scored(score, setup, scoring, batch_size)
             assert (actual["updated"] == expected["updated"]).all()
             for name in ("psnr", "distance", "regular"):
                 np.testing.assert_allclose(actual[name], expected[name], rtol=1e-5, atol=1e-6)
 
 
 def test_memory_matters_in_this_test(setup):
-    model, items, clips = setup
-    on = one_at_a_time(model, items, clips, 10, True, False)["distance"]
-    assert not np.allclose(on, one_at_a_time(model, items, clips, 10, True, True)["distance"], rtol=1e-3)
-    assert not np.allclose(on, one_at_a_time(model, items, clips, 10, False, False)["distance"], rtol=1e-3)
+    on, reset, off = (
+        scored(score_one_by_one, setup, Scoring(10, 0.6, **other), 24)["distance"]
+        for other in ({}, {"reset_memory": True}, {"memory_update": False})
+    )
+    assert not np.allclose(on, reset, rtol=1e-3)
+    assert not np.allclose(on, off, rtol=1e-3)
 
 
 def test_memory_update_off(setup):
-    model, items, clips = setup
-    expected = one_at_a_time(model, items, clips, 10, False, False)
-    actual, _ = score_clips(model, items, loader(clips, 7), LENGTHS, 10, memory_update=False)
+    scoring = Scoring(10, 0.6, memory_update=False)
+    expected, actual = scored(score_one_by_one, setup, scoring, 24), scored(score, setup, scoring, 7)
     assert not actual["updated"].any()
     np.testing.assert_allclose(actual["distance"], expected["distance"], rtol=1e-5, atol=1e-6)
 
 
+def test_places_travel_with_the_scores(setup):
+    model, items, clips = setup
+    for batch_size in (1, 7):
+        parts = score(model, items, batches_of(clips, loader(clips, batch_size)), Scoring(middle(setup), 0.6))
+        places = [place for part in parts for place in part.places]
+        last = clips.t_length - 1
+        assert [place[:2] for place in places] == [(v, k + last) for v, n in enumerate(LENGTHS) for k in range(n)]
+
+
 def test_a_replayed_video_has_the_scores_of_the_whole_run(setup):
     model, items, clips = setup
-    th = middle(setup)
-    scores, begun = score_clips(model, items, loader(clips, 7), LENGTHS, th)
-    assert len(begun) == 3
-    assert torch.equal(begun[0], items)
-    again = torch.cat([part.distance for part in replay(model, begun[2], clips, 2, th, batch_size=4)])
-    np.testing.assert_allclose(again.numpy(), scores["distance"][-14:], rtol=1e-5, atol=1e-6)
+    scoring = Scoring(middle(setup), 0.6)
+    scores = score_clips(model, items, loader(clips, 7), scoring)
+    assert [len(values) for values in scores.distance] == LENGTHS
+    assert len(scores.items) == 3
+    assert torch.equal(scores.items[0], items)
+    again = torch.cat([part.distance for part in replay(model, scores.items[2], clips, 2, scoring)])
+    np.testing.assert_allclose(again.numpy(), scores.distance[2], rtol=1e-5, atol=1e-6)
 
 
 def test_scoring_keeps_no_gradient_graph(setup):
     model, items, clips = setup
-    for scored in score(model, items, loader(clips, 8), LENGTHS, 0.1):
-        assert not scored.predicted.requires_grad
-        assert len(scored.predicted) == len(scored.items) == len(scored.psnr)
+    for part in score(model, items, batches_of(clips, loader(clips, 8)), Scoring(0.1, 0.6)):
+        assert not part.predicted.requires_grad
+        assert len(part.places) == len(part.predicted) == len(part.items) == len(part.psnr)

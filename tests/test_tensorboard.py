@@ -7,7 +7,7 @@ from types import ModuleType
 import cv2
 import numpy as np
 import pytest
-from test_scripts import TINY, assert_same, call, one_line, run_of
+from helpers import TINY, assert_same, call, one_line, run_of
 
 import Train
 from exp.report import tensorboard

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import textured
-from test_scripts import one_line
+from helpers import one_line
 
 import Evaluate
 from data.clips import open_clips

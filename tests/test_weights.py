@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_scripts import call, evaluate, one_line, run_of, train
+from helpers import call, evaluate, one_line, run_of, train
 
 import Evaluate
 from exp import pack as weights

@@ -1,11 +1,14 @@
-"""Alarms: intervals in which the calibrated abnormality is above a threshold, and how they fare against labels."""
+"""Alarms: intervals in which the calibrated abnormality is above a threshold, and how well they meet the labels."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 from data.labels import intervals
-from utils import smooth
+from exp.flags import Span
+from exp.scoring.calibration import Calibration
+from exp.scoring.evaluation import Evaluation, rate_of, smoothed
+from exp.scoring.score import Scoring
 
 
 class Alarm(NamedTuple):
@@ -22,83 +25,106 @@ class Alarm(NamedTuple):
 class Tracker:
     """Joins frames above a threshold to alarms while they come, of one video.
 
-    A gap of fewer than merge_gap frames belongs to the alarm around it, so an alarm has ended only when so many frames
-    below the threshold followed.
+    An alarm has ended when no frame was above the threshold for merge_gap, in frames or seconds: a shorter gap belongs
+    to the alarm around it.
     """
 
-    def __init__(self, threshold, merge_gap=1):
+    def __init__(self, threshold: float, merge_gap: Span) -> None:
         self.threshold, self.merge_gap = threshold, merge_gap
-        self.alarm = None  # under way
+        self.alarm: Alarm | None = None  # under way
 
-    def add(self, frame, seconds, score):
-        """Take the next frame: its index, time and score. Returns the Alarm that ends by it, or None."""
-        if score > self.threshold:
+    def add(self, frame: int, seconds: float, score: float) -> Alarm | None:
+        """Take the next frame: its index, time and score. Returns the alarm that it ends, or None."""
+        above = score > self.threshold
+        ended = self.finish() if self.alarm and self._is_over(self.alarm, frame, seconds, above) else None
+        if above:
             before = self.alarm or Alarm(frame, frame, frame, score, seconds, seconds)
             highest = {"peak": frame, "score": float(score)} if score > before.score else {}
             self.alarm = before._replace(end=frame, end_seconds=seconds, **highest)
-        elif self.alarm is not None and frame - self.alarm.end >= self.merge_gap:
-            return self.finish()
-        return None
+        return ended
 
-    def finish(self):
-        """No frame follows. Returns the Alarm that was under way, or None."""
+    def _is_over(self, alarm: Alarm, frame: int, seconds: float, above: bool) -> bool:
+        """Whether no later frame can belong to the alarm, nor this one where it is above the threshold."""
+        in_seconds = self.merge_gap.unit == "s"
+        gap = seconds - alarm.end_seconds if in_seconds else frame - alarm.end
+        rounding = 1e-6 if in_seconds else 0
+        return gap > self.merge_gap.amount + rounding if above else gap >= self.merge_gap.amount - rounding
+
+    def finish(self) -> Alarm | None:
+        """No frame follows. Returns the alarm that was under way, or None."""
         ended, self.alarm = self.alarm, None
         return ended
 
 
-def find_alarms(frames, scores, threshold, merge_gap=1, fps=25):
-    """The alarms of a whole video: indices of frames (N,) and their scores (N,) -> [Alarm]."""
-    tracker = Tracker(threshold, merge_gap)
-    found = [tracker.add(k, k / fps, s) for k, s in zip(frames.tolist(), scores.tolist(), strict=True)]
-    return [alarm for alarm in (*found, tracker.finish()) if alarm]
+def find_alarms(frames: np.ndarray, seconds: np.ndarray, scores: np.ndarray, tracker: Tracker) -> list[Alarm]:
+    """The alarms of a whole video: indices of frames, their times and scores, all (n,)."""
+    rows = zip(frames.tolist(), seconds.tolist(), scores.tolist(), strict=True)
+    return [alarm for alarm in (*(tracker.add(*row) for row in rows), tracker.finish()) if alarm]
 
 
-class Decided(NamedTuple):
+class Decisions(NamedTuple):
     """What a calibrated threshold makes of an evaluation. Lists have one entry for each video."""
 
     threshold: float
-    scores: list  # calibrated abnormality, arrays (frames that have a score,)
-    alarms: list  # lists of Alarm
-    measures: dict | None  # see `fare`; None without labels
+    scores: list[np.ndarray]  # calibrated abnormality, (frames that have a score,)
+    alarms: list[list[Alarm]]
+    measures: "Measures | None"  # None without labels
 
 
-def decide(result, calibration, alpha, sigma=None, causal=False, false_alarm_rate=0.001, merge_gap=1, fps=25):
-    """Judge the frames of an exp.scoring.evaluation.Evaluation by a calibration (exp.scoring.calibration.Calibration). Returns Decided.
+class Measures(NamedTuple):
+    """Alarms against labels, over the videos that have labels."""
 
-    sigma, causal: how scores are smoothed, None is not at all; merge_gap in frames.
-    """
-    scores = [calibration.abnormality(p, d, alpha) for p, d in zip(result.psnr, result.distance, strict=True)]
-    if sigma:
-        scores = [smooth(values, sigma, causal) for values in scores]
-    threshold = calibration.threshold(alpha, false_alarm_rate, sigma, causal)
-    alarms = [find_alarms(*both, threshold, merge_gap, fps) for both in zip(result.frames, scores, strict=True)]
-    measures = None if result.labels is None else fare(alarms, result.frames, result.labels, fps)
-    return Decided(threshold, scores, alarms, measures)
+    precision: float | None  # the share of the frames in alarms that are abnormal; None where no frame is in an alarm
+    recall: float | None  # the share of the abnormal frames that are in alarms; None where no frame is abnormal
+    events: int  # labelled intervals
+    events_met: int  # those that an alarm meets
+    false_alarms: int  # alarms that meet no abnormal frame
+    false_alarms_per_hour: float
+    alarmed_share: float  # the share of all frames that are in alarms
 
 
-def fare(alarms, frames, labels, fps):
-    """Alarms against labels, lists with one entry for each video: [Alarm], indices of frames and labels, both (N,).
+def decide(
+    result: Evaluation, calibration: Calibration, scoring: Scoring, false_alarm_rate: float, merge_gap: Span
+) -> Decisions:
+    """Judge the frames of an evaluation by a calibration: those above its threshold form alarms."""
+    both = zip(result.psnr, result.distance, strict=True)
+    scores = smoothed([calibration.abnormality(p, d, scoring.alpha) for p, d in both], result.seconds, scoring)
+    fps = float(np.median([rate_of(seconds) for seconds in result.seconds]))
+    threshold = calibration.threshold(scoring, false_alarm_rate, fps)
+    alarms = [
+        find_alarms(*of_video, Tracker(threshold, merge_gap))
+        for of_video in zip(result.frames, result.seconds, scores, strict=True)
+    ]
+    return Decisions(threshold, scores, alarms, None if result.labels is None else measure_alarms(alarms, result))
 
-    Returns a dict: precision and recall of the frames in alarms, in [0, 1], None where there are none to count; events,
-    the labelled intervals, and those an alarm meets; false alarms, which meet no abnormal frame, in all and an hour.
-    """
-    hits = inside = events = events_met = false_alarms = 0
-    for found, indices, y in zip(alarms, frames, np.asarray(labels, dtype=object), strict=True):
-        y, first = np.asarray(y, dtype=bool), int(indices[0])
-        alarmed = np.zeros(len(y), dtype=bool)
+
+def measure_alarms(alarms: list[list[Alarm]], result: Evaluation) -> Measures | None:
+    """The alarms of each video against its labels; None where no video has labels."""
+    hits = inside = events = events_met = false_alarms = abnormal = frames = 0
+    hours = 0.0
+    for found, indices, seconds, y in zip(alarms, result.frames, result.seconds, result.labels or [], strict=False):
+        if y is None:
+            continue
+        truth, first = np.asarray(y, dtype=bool), int(indices[0])
+        alarmed = np.zeros(len(truth), dtype=bool)
         for alarm in found:
             span = slice(alarm.start - first, alarm.end - first + 1)
             alarmed[span] = True
-            false_alarms += not y[span].any()
-        hits, inside = hits + int((alarmed & y).sum()), inside + int(alarmed.sum())
-        of_video = intervals(y)
-        events, events_met = events + len(of_video), events_met + sum(alarmed[a : b + 1].any() for a, b in of_video)
-    abnormal, hours = sum(int(np.sum(y)) for y in labels), sum(map(len, labels)) / fps / 3600
-    return {
-        "precision": hits / inside if inside else None,
-        "recall": hits / abnormal if abnormal else None,
-        "events": events,
-        "events_met": int(events_met),
-        "false_alarms": false_alarms,
-        "false_alarms_per_hour": false_alarms / hours,
-    }
+            false_alarms += not truth[span].any()
+        hits, inside = hits + int((alarmed & truth).sum()), inside + int(alarmed.sum())
+        of_video = intervals(truth)
+        events += len(of_video)
+        events_met += sum(bool(alarmed[first : last + 1].any()) for first, last in of_video)
+        abnormal, frames = abnormal + int(truth.sum()), frames + len(truth)
+        hours += len(truth) / rate_of(seconds) / 3600
+    if not frames:
+        return None
+    return Measures(
+        precision=hits / inside if inside else None,
+        recall=hits / abnormal if abnormal else None,
+        events=events,
+        events_met=events_met,
+        false_alarms=false_alarms,
+        false_alarms_per_hour=false_alarms / hours,
+        alarmed_share=inside / frames,
+    )

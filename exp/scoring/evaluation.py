@@ -1,93 +1,130 @@
-"""An evaluation: all test clips scored in order and compared with the labels."""
+"""An evaluation: all test clips scored in order, the abnormality of every frame, and how it agrees with the labels."""
 
 from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader
 
 import utils
-from data.clips import testing_loader
-from exp.scoring.score import score_clips
+from data.clips import Clips
+from exp.scoring.score import Scoring, score_clips
+from model.convae import ConvAE
 from utils import InputError
 
 
 class Evaluation(NamedTuple):
     """What `evaluate` found. Lists have one array (frames of the video that have a score,) for each video."""
 
-    videos: list  # names
-    frames: list  # index of each frame in its video, 0-based: the last of its clip
-    psnr: list  # P, dB
-    distance: list  # D, feature distance
-    regular: list  # E, regular score
-    updated: list  # bool, whether the frame updated the memory
-    abnormality: list  # in [0, 1]
-    labels: list | None  # 1 = abnormal; None where there are none
-    items: list  # the memory each video began with, (M, C): exp.scoring.score.replay scores it again from there
-    metrics: dict | None  # auc, eer, average_precision, macro_auc in [0, 1], macro_videos; None without both classes
+    videos: list[str]
+    frames: list[np.ndarray]  # index of each frame in its video, from 0: the last of its clip
+    seconds: list[np.ndarray]  # its time, from the first frame of the video
+    psnr: list[np.ndarray]  # P, dB
+    distance: list[np.ndarray]  # D, feature distance
+    regular: list[np.ndarray]  # E, regular score
+    updated: list[np.ndarray]  # bool, whether the frame updated the memory
+    abnormality: list[np.ndarray]  # in [0, 1]
+    labels: list[np.ndarray | None] | None  # 1 = abnormal; None where there are none
+    items: list[Tensor]  # the memory each video began with, (M, C): exp.scoring.score.replay scores it again from there
+    metrics: "Metrics | None"  # None without labels of both classes
+
+
+class Metrics(NamedTuple):
+    """Frame-level metrics over all labelled frames together, in [0, 1]."""
+
+    auc: float
+    eer: float
+    average_precision: float
+    macro_auc: float | None  # the mean over videos that have frames of both classes
+    macro_videos: int  # how many those are
 
 
 def evaluate(
-    model,
-    items,
-    clips,
-    th,
-    alpha,
-    labels=None,
-    memory_update=True,
-    reset_memory=False,
-    sigma=None,
-    causal=False,
-    psnr_region=None,
-    **loading,
-):
-    """Score all clips and compare with the labels. Returns an Evaluation.
+    model: ConvAE,
+    items: Tensor,
+    loader: DataLoader,
+    scoring: Scoring,
+    labels: dict[str, np.ndarray | None] | None,
+    seconds: list[np.ndarray],
+) -> Evaluation:
+    """Score all clips of a loader and compare with the labels.
 
-    model in eval mode and items (M, C) on one device; clips: data.clips.Clips; th, alpha: γ and λ; labels: {video name:
-    0/1 array, one value a frame of the video} or None; sigma: frames, smooths the abnormality of each video, causal or
-    not; psnr_region: P is that of the worst square of so many pixels a side; loading: settings of
-    data.clips.testing_loader. The first t_length - 1 frames of a video have no score, and their labels are not used.
+    model in eval mode and items (M, C) are on one device; loader.dataset is data.clips.Clips. labels: for each video
+    name a 0/1 array with one value per frame of the video, or None for a video without labels; seconds: for each video
+    the time of every frame. The first t_length - 1 frames of a video have no score, and their labels are not used.
     """
-    loader = testing_loader(clips, **loading)
-    found, items_at_start = score_clips(
-        model, items, loader, clips.lengths, th, memory_update, reset_memory, psnr_region
-    )
-    by_video = {name: np.split(values, np.cumsum(clips.lengths)[:-1]) for name, values in found.items()}
-    scores = abnormality(by_video["psnr"], by_video["distance"], alpha, sigma, causal)
+    clips: Clips = loader.dataset  # type: ignore[assignment]  # a DataLoader does not know the class of its data set
+    scores = score_clips(model, items, loader, scoring)
     unscored = clips.t_length - 1
+    frames = [np.arange(length) + unscored for length in clips.lengths]
+    times = [all_times[unscored:] for all_times in seconds]
     names = [video.name for video in clips.videos]
+    found = None
     if labels is not None:
-        labels = [labels[name][unscored:] for name in names]
+        of_videos = [labels[name] for name in names]
+        found = [None if values is None else values[unscored:] for values in of_videos]
+    values = abnormality(scores.psnr, scores.distance, times, scoring)
     return Evaluation(
         videos=names,
-        frames=[np.arange(length) + unscored for length in clips.lengths],
-        **by_video,
-        abnormality=scores,
-        labels=labels,
-        items=items_at_start,
-        metrics=metrics(labels, scores) if labels and np.unique(np.concatenate(labels)).size == 2 else None,
+        frames=frames,
+        seconds=times,
+        psnr=scores.psnr,
+        distance=scores.distance,
+        regular=scores.regular,
+        updated=scores.updated,
+        abnormality=values,
+        labels=found,
+        items=scores.items,
+        metrics=measure(found, values) if found else None,
     )
 
 
-def abnormality(psnr, distance, alpha, sigma=None, causal=False):
-    """P and D of the frames of each video -> their abnormality, smoothed over time if sigma is given: lists of (n,)."""
-    scores = [1 - utils.normality(p, d, alpha) for p, d in zip(psnr, distance, strict=True)]
-    return [utils.smooth(values, sigma, causal) for values in scores] if sigma else scores
+def abnormality(
+    psnr: list[np.ndarray], distance: list[np.ndarray], seconds: list[np.ndarray], scoring: Scoring
+) -> list[np.ndarray]:
+    """P and D of the frames of each video, (n,), and their times -> their abnormality, smoothed where asked for."""
+    scores = [1 - utils.normality(p, d, scoring.alpha) for p, d in zip(psnr, distance, strict=True)]
+    return smoothed(scores, seconds, scoring)
 
 
-def metrics(labels, abnormality):
-    """Frame-level metrics over all frames together, and the macro AUC over videos that have frames of both classes."""
-    y, s = np.concatenate(labels), np.concatenate(abnormality)
-    macro, videos = utils.macro_auc(labels, abnormality)
-    return {
-        "auc": utils.auc(y, s),
-        "eer": utils.equal_error_rate(y, s),
-        "average_precision": utils.average_precision(y, s),
-        "macro_auc": macro,
-        "macro_videos": videos,
-    }
+def smoothed(scores: list[np.ndarray], seconds: list[np.ndarray], scoring: Scoring) -> list[np.ndarray]:
+    """The scores of each video, (n,), averaged over time as `scoring` says; each with its own frame rate."""
+    if not scoring.sigma:
+        return scores
+    both = zip(scores, seconds, strict=True)
+    return [utils.smooth(values, scoring.sigma.frames(rate_of(times)), scoring.causal) for values, times in both]
 
 
-def find_frames(wanted, clips):
-    """--frames, [(name of a video, index of a frame), ...] -> the same with the video's place in clips.videos."""
+def rate_of(seconds: np.ndarray) -> float:
+    """Frames per second of a video, from the times (n,) of its frames: one over the median step between two."""
+    steps = np.diff(seconds)
+    return 1 / float(np.median(steps)) if len(steps) and np.median(steps) > 0 else 1.0
+
+
+def measure(labels: list[np.ndarray | None], abnormality: list[np.ndarray]) -> Metrics | None:
+    """Frame-level metrics of the videos that have labels, (n,) each; None where these are not of both classes."""
+    both = [(y, s) for y, s in zip(labels, abnormality, strict=True) if y is not None]
+    if not both or np.unique(np.concatenate([y for y, _ in both])).size < 2:
+        return None
+    y, s = (np.concatenate(values) for values in zip(*both, strict=True))
+    macro, videos = utils.macro_auc(*map(list, zip(*both, strict=True)))
+    return Metrics(utils.auc(y, s), utils.equal_error_rate(y, s), utils.average_precision(y, s), macro, videos)
+
+
+def auc_of_videos(result: Evaluation) -> dict[str, float | None]:
+    """Each video's own AUC by name; None where it has no labels, or labels of one class."""
+    values: list[float | None] = [None] * len(result.videos)
+    for video, y in enumerate(result.labels or []):
+        if y is not None and np.unique(y).size == 2:
+            values[video] = utils.auc(y, result.abnormality[video])
+    return dict(zip(result.videos, values, strict=True))
+
+
+def find_frames(wanted: list[tuple[str, int]], clips: Clips) -> list[tuple[int, int]]:
+    """--frames, [(name of a video, index of a frame), ...] -> the same with the video's place in clips.videos.
+
+    Raises InputError for a video that is not there, or a frame without a score.
+    """
     places = {video.name: place for place, video in enumerate(clips.videos)}
     for name, frame in wanted:
         if name not in places:

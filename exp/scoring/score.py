@@ -1,127 +1,192 @@
-"""Scores of frames at test time, where memory goes on learning: batched, yet equal to scoring one frame at a time.
+"""Scores of test frames, while the memory goes on learning from them.
 
-Whether a frame updates the memory depends on how well it was decoded, which depends on the memory, which depends on the
-frames before it. So the plain way is one clip at a time. But queries do not depend on memory, and an update is cheap:
-encode a chunk of clips at once, GUESS that all its frames decide as the last one did, roll the memory through the chunk
-under that guess, decode the chunk at once with each clip's own items, and accept the frames up to and including the
-first that decides otherwise: up to there every frame had the items it would have had alone. Go on from there.
+`score_one_by_one` is the rule itself: one frame after the other. `score` gives the same scores faster. Whether a frame
+updates the memory depends on how well it was decoded, which depends on the memory, which depends on the frames before
+it; but the queries do not depend on the memory, and an update is cheap. So `score` encodes a chunk of clips at once,
+GUESSES that all of its frames update the memory, or that none does, as the last frame did, rolls the memory through the
+chunk under that guess, decodes the chunk at once with each clip's own items, and accepts the frames up to and including
+the first one that contradicts the guess: until there, each frame had exactly the items it would have had alone.
 """
 
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Subset
-from tqdm import tqdm
+from torch import Tensor
+from torch.utils.data import DataLoader
 
-from data.clips import normalise, testing_loader
+from data.clips import Clips, normalise, testing_loader
+from exp.flags import Span
 from model import memory
-from model.convae import Encoded
-from utils import psnr, psnr_of_worst_patch, regular_score
+from model.convae import ConvAE, Encoded
+from utils import progress, psnr, regular_score
 
-WHOLE_CHUNK = 1 << 20  # more frames than any chunk has
+
+class Scoring(NamedTuple):
+    """How test frames are scored. Without th and alpha, which depend on the method, the defaults are the paper's."""
+
+    th: float  # γ: a frame whose regular score is below it updates the memory
+    alpha: float  # λ: the weight of the PSNR beside the feature distance
+    memory_update: bool = True
+    reset_memory: bool = False  # start each video from the trained items, not from those the last video left
+    sigma: Span | None = None  # of a Gaussian over time that smooths the abnormality, in frames or seconds
+    causal: bool = False  # smooth with earlier frames alone
+
+
+class Place(NamedTuple):
+    """Where a scored frame, the last one of its clip, comes from."""
+
+    video: int  # its place in the list of videos; with reset_memory, another video resets the memory
+    frame: int  # its index in the video, from 0
+    source: Any = None  # what else the reader knows of it, such as its picture
+
+
+Batch = tuple[Tensor, list[Place]]  # clips, uint8 (B, t_length·c, H, W), and the place of the last frame of each
 
 
 class Scored(NamedTuple):
     """Consecutive frames that were scored together: n frames, on the device that computed them."""
 
-    predicted: torch.Tensor  # (n, c, H, W) in [0, 1]
-    target: torch.Tensor  # (n, c, H, W) in [0, 1]
-    queries: torch.Tensor  # (n, h, w, C)
-    items: torch.Tensor  # (n, M, C): the memory each frame was read with
-    psnr: torch.Tensor  # (n,) P, dB
-    distance: torch.Tensor  # (n,) D, the feature distance
-    regular: torch.Tensor  # (n,) E, the regular score
-    updated: torch.Tensor  # (n,) bool, whether the frame's queries then updated the memory
+    places: list[Place]  # n
+    predicted: Tensor  # (n, c, H, W) in [0, 1]
+    target: Tensor  # (n, c, H, W) in [0, 1]
+    queries: Tensor  # (n, h, w, C)
+    items: Tensor  # (n, M, C): the memory each frame was read with
+    psnr: Tensor  # (n,) P, dB
+    distance: Tensor  # (n,) D, the feature distance
+    regular: Tensor  # (n,) E, the regular score
+    updated: Tensor  # (n,) bool, whether the frame's queries then updated the memory
 
 
-def to_unit(frames):
+def to_unit(frames: Tensor) -> Tensor:
     """[-1, 1] -> [0, 1]."""
     return (frames + 1) / 2
 
 
-def _roll(items, trained, queries, starts, update):
-    """The items before each frame (n, M, C) and after the last (M, C), if every frame updates them, or none does.
+@torch.inference_mode()
+def score_one_by_one(model: ConvAE, items: Tensor, batches: Iterable[Batch], scoring: Scoring) -> Iterator[Scored]:
+    """The rule of scoring (Sec. 3.3), literally. It defines what `score` gives, and takes and yields the same."""
+    trained, video = items, None
+    for clips, places in batches:
+        for clip, place in zip(clips.split(1), places, strict=True):
+            if scoring.reset_memory and place.video != video:
+                items = trained
+            video = place.video
+            frames, target = model.split(normalise(clip.to(items.device)))
+            output = model(frames, items)
+            predicted, target = to_unit(output.frame), to_unit(target)
+            p, d, e = psnr(predicted, target), output.compactness[None], regular_score(predicted, target)
+            updated = (e < scoring.th) & scoring.memory_update
+            yield Scored([place], predicted, target, output.queries, items[None], p, d, e, updated)
+            if updated:
+                items = memory.update(output.queries.flatten(0, 2), items)
 
-    queries (n, K, C); starts: for each frame, whether the memory is reset to `trained` before it.
+
+@torch.inference_mode()
+def score(model: ConvAE, items: Tensor, batches: Iterable[Batch], scoring: Scoring) -> Iterator[Scored]:
+    """Score the clips of `batches` in order and yield them as Scored, a few frames at a time.
+
+    model in eval mode and items (M, C) are on one device. The size of the batches changes no score.
+    """
+    trained, video = items, None
+    guess, window = False, 1  # nothing is known of the first frame, so it is decoded alone
+    for clips, places in batches:
+        frames, target = model.split(normalise(clips.to(items.device, non_blocking=items.is_cuda)))
+        encoded, target = model.encode(frames), to_unit(target)
+        first = 0
+        while first < len(places):
+            some = slice(first, min(first + window, len(places)))
+            part = Encoded(encoded.queries[some], tuple(skip[some] for skip in encoded.skips))
+            queries = part.queries.flatten(1, 2)  # (n, K, C)
+            resets = []
+            for place in places[some]:
+                resets.append(scoring.reset_memory and place.video != video)
+                video = place.video
+            before, after = _roll(items, queries, guess, trained, resets)
+            predicted = to_unit(model.decode(part, before))
+            regular = regular_score(predicted, target[some])
+            updated = (regular < scoring.th) & scoring.memory_update
+            n, wrong = _accepted(updated, guess)
+            if wrong:  # what frame n - 1 leaves behind is not what was guessed
+                guess = not guess
+                after = memory.update(queries[n - 1], before[n - 1]) if guess else before[n - 1]
+                window = n  # decisions change often here, so decode few frames in vain
+            else:
+                window *= 2
+            places_scored = places[first : first + n]
+            yield Scored(
+                places=places_scored,
+                predicted=predicted[:n],
+                target=target[some][:n],
+                queries=part.queries[:n],
+                items=before[:n],
+                psnr=psnr(predicted[:n], target[some][:n]),
+                distance=memory.compactness(queries[:n], before[:n]),
+                regular=regular[:n],
+                updated=updated[:n],
+            )
+            items, first, video = after, first + n, places_scored[-1].video
+            window = min(window, len(places))
+
+
+def _roll(items: Tensor, queries: Tensor, update: bool, trained: Tensor, resets: list[bool]) -> tuple[Tensor, Tensor]:
+    """The items before each frame, (n, M, C), and after the last, (M, C), if each frame updates them, or none does.
+
+    queries is (n, K, C). Before a frame that `resets`, the memory starts again from the trained items.
     """
     before = []
-    for frame_queries, start in zip(queries, starts, strict=True):
-        items = trained if start else items
+    for frame_queries, reset in zip(queries, resets, strict=True):
+        items = trained if reset else items
         before.append(items)
         if update:
             items = memory.update(frame_queries, items)
     return torch.stack(before), items
 
 
-@torch.inference_mode()
-def score(model, items, batches, lengths, th, memory_update=True, reset_memory=False, psnr_region=None):
-    """Score the clips of `batches` in order; yields Scored, a few frames at a time, n in all.
-
-    model in eval mode and items (M, C) on one device; batches: uint8 (B, t_length·c, H, W), of which `lengths[v]` clips
-    belong to video v; th: γ, a frame whose regular score is below it updates the memory, unless memory_update is False.
-    reset_memory starts each video from the given items; otherwise they carry on from video to video. psnr_region: P is
-    that of the worst square of so many pixels a side, not the frame's.
-    """
-    quality = psnr if psnr_region is None else partial(psnr_of_worst_patch, patch=psnr_region)
-    trained, last = items, False
-    resets = set(np.cumsum([0, *lengths]).tolist()) if reset_memory else set()
-    done, window = 0, 1  # nothing tells how the first frame decides: it is decoded alone
-    for clips in batches:
-        frames, target = model.split(normalise(clips.to(items.device, non_blocking=True)))
-        encoded, target = model.encode(frames), to_unit(target)
-        first = 0
-        while first < len(clips):
-            some = slice(first, min(first + window, len(clips)))
-            part = Encoded(encoded.queries[some], tuple(skip[some] for skip in encoded.skips))
-            queries = part.queries.flatten(1, 2)  # (n, K, C)
-            starts = [done + k in resets for k in range(len(queries))]
-            before, after = _roll(items, trained, queries, starts, update=last)
-            predicted = to_unit(model.decode(part, before))
-            regular = regular_score(predicted, target[some])
-            decisions = (regular < th) & memory_update
-            otherwise = (decisions != last).nonzero()
-            n = int(otherwise[0]) + 1 if len(otherwise) else len(queries)
-            if len(otherwise):  # frame n - 1 decided against the guess: what it leaves is worked out anew
-                last = not last
-                after = memory.update(queries[n - 1], before[n - 1]) if last else before[n - 1]
-                window = n  # decisions flip often here: decode few frames in vain
-            else:
-                window = min(2 * window, WHOLE_CHUNK)
-            yield Scored(
-                predicted=predicted[:n],
-                target=target[some][:n],
-                queries=part.queries[:n],
-                items=before[:n],
-                psnr=quality(predicted[:n], target[some][:n]),
-                distance=memory.compactness(queries[:n], before[:n]),
-                regular=regular[:n],
-                updated=decisions[:n],
-            )
-            items, first, done = after, first + n, done + n
+def _accepted(updated: Tensor, guess: bool) -> tuple[int, bool]:
+    """How many of the decisions (n,) hold under the guess, the first that contradicts it included; whether one does."""
+    wrong = (updated != guess).nonzero()
+    return (int(wrong[0]) + 1, True) if len(wrong) else (len(updated), False)
 
 
-def score_clips(model, items, loader, lengths, th, memory_update=True, reset_memory=False, psnr_region=None):
-    """The scores of all clips in order, see `score`, as arrays (N,), and the items each video began with, (M, C)."""
-    scores = {"psnr": [], "distance": [], "regular": [], "updated": []}
-    starts, begun, done = np.cumsum([0, *lengths[:-1]]), [], 0
-    with tqdm(total=sum(lengths), desc="scoring", unit="frame") as bar:
-        for scored in score(model, items, loader, lengths, th, memory_update, reset_memory, psnr_region):
-            for name, values in scores.items():
+def batches_of(clips: Clips, loader: DataLoader) -> Iterator[Batch]:
+    """The batches of a loader of all clips in order, with the places of their frames."""
+    frames = ((video, frame) for video, length in enumerate(clips.lengths) for frame in range(length))
+    places = (Place(video, frame + clips.t_length - 1) for video, frame in frames)
+    for batch in loader:
+        yield batch, list(islice(places, len(batch)))
+
+
+class Scores(NamedTuple):
+    """The scores of all clips of a split. Lists have one array (frames of the video that have a score,) per video."""
+
+    psnr: list[np.ndarray]  # P, dB
+    distance: list[np.ndarray]  # D, feature distance
+    regular: list[np.ndarray]  # E, regular score
+    updated: list[np.ndarray]  # bool, whether the frame updated the memory
+    items: list[Tensor]  # the memory that each video began with, (M, C), on the CPU
+
+
+def score_clips(model: ConvAE, items: Tensor, loader: DataLoader, scoring: Scoring) -> Scores:
+    """The scores of all clips of a loader, in order; loader.dataset is data.clips.Clips."""
+    clips: Clips = loader.dataset  # type: ignore[assignment]  # a DataLoader does not know the class of its data set
+    parts: dict[str, list[Tensor]] = {name: [] for name in ("psnr", "distance", "regular", "updated")}
+    begun: list[Tensor] = []
+    with progress("scoring", "frame", total=len(clips)) as bar:
+        for scored in score(model, items, batches_of(clips, loader), scoring):
+            for name, values in parts.items():
                 values.append(getattr(scored, name))
-            n = len(scored.psnr)
-            begun += [scored.items[start - done].cpu() for start in starts if done <= start < done + n]
-            done += n
-            bar.update(n)
-    return {name: torch.cat(values).cpu().numpy() for name, values in scores.items()}, begun
+            for place, used in zip(scored.places, scored.items, strict=True):
+                if place.video == len(begun):
+                    begun.append(used.cpu())
+            bar.update(len(scored.places))
+    ends = np.cumsum(clips.lengths)[:-1]
+    return Scores(*(np.split(torch.cat(values).cpu().numpy(), ends) for values in parts.values()), begun)
 
 
-def replay(model, items, clips, video, th, memory_update=True, **loading):
-    """Score one video of `clips` (its place in clips.videos) again from the items it began with; yields Scored.
-
-    loading: settings of data.clips.testing_loader.
-    """
-    first = sum(clips.lengths[:video])
-    one = Subset(clips, range(first, first + clips.lengths[video]))
-    yield from score(model, items, testing_loader(one, **loading), [len(one)], th, memory_update)
+def replay(model: ConvAE, items: Tensor, clips: Clips, video: int, scoring: Scoring) -> Iterator[Scored]:
+    """Score one video of `clips`, given by its place, again from the items that it began with; yields Scored."""
+    alone = clips.select([video])
+    yield from score(model, items, batches_of(alone, testing_loader(alone)), scoring._replace(reset_memory=False))
