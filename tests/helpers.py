@@ -10,6 +10,11 @@ import torch
 
 import Evaluate
 import Train
+from data.clips import open_clips, testing_loader
+from exp.run import FORMAT, SHAPE, build_model, load_model
+from exp.scoring import calibration
+from exp.scoring.score import Scoring
+from model import memory
 from utils import run_script
 
 ROOT = Path(__file__).parents[1]
@@ -69,3 +74,29 @@ def one_line(capsys, *words):
     assert "Traceback" not in error
     for word in words:
         assert str(word) in lines[0]
+
+
+def make_run(folder, method="pred", size=(24, 16), items=None, channels=3, **flags):
+    """A run of a network whose batch norms have seen something, with the files that later commands read."""
+    shape = {"method": method, "c": channels, "t_length": 5 if method == "pred" else 1}
+    shape |= {"h": size[0], "w": size[1], "msize": 4, "fdim": 16}
+    torch.manual_seed(0)
+    model = build_model(shape).train()
+    items = memory.initial_items(4, 16) if items is None else items
+    with torch.no_grad():
+        model(torch.rand(4, model.inputs, *size), items)
+    folder.mkdir()
+    of = {"format": FORMAT, "epoch": 1}
+    torch.save({**of, "shape": shape, "model": model.state_dict()}, folder / "model.pth")
+    torch.save({**of, "method": method, "items": items}, folder / "m_items.pt")
+    (folder / "flags.json").write_text(json.dumps({**shape, **flags}), encoding="utf-8")
+    return folder
+
+
+def calibrate_run(folder, videos):
+    """Give a run of make_run the calibration that these videos make."""
+    model, items, shape = load_model(folder / "model.pth", folder / "m_items.pt", dict.fromkeys(SHAPE))
+    clips = open_clips(videos, "training", shape["t_length"], (shape["h"], shape["w"], shape["c"]), False)
+    found = calibration.calibrate(model, items, testing_loader(clips), Scoring(0.01, 0.6), held_out=True)
+    calibration.save(folder / "model.pth", found, items, [video.name for video in videos])
+    return folder

@@ -10,13 +10,15 @@ import pytest
 import torch
 from helpers import evaluate, one_line, run_of, train
 
-from data.clips import Clips, open_clips
+from data.clips import Clips, open_clips, testing_loader
 from data.frames import find_videos
 from exp import calibrate
+from exp.flags import Span
 from exp.run import SHAPE, load_model
 from exp.scoring import calibration
 from exp.scoring.calibration import Calibration, hold_out
 from exp.scoring.evaluation import evaluate as evaluate_clips
+from exp.scoring.score import Scoring, score_clips
 from utils import InputError, run_script, smooth
 
 
@@ -53,9 +55,7 @@ def test_abnormality_counts_spreads_from_the_mean():
 
 
 def test_scores_without_spread_divide_by_one():
-    normal = Calibration(
-        [np.full(3, np.float32(30.1))], [np.full(3, np.float32(0.1))], [np.zeros(3)], 0.01, False
-    )
+    normal = Calibration([np.full(3, np.float32(30.1))], [np.full(3, np.float32(0.1))], [np.zeros(3)], 0.01, False)
     assert normal.threshold(Scoring(0.01, 0.6), 0.001, 25) == 0
     assert normal.abnormality(np.array([29.1]), np.array([np.float32(0.1)]), 0.6) == pytest.approx(0.6, rel=1e-5)
 
@@ -65,20 +65,21 @@ def test_scores_of_a_broken_model_are_refused():
         made_up().abnormality(np.array([np.nan]), np.array([0.002]), 0.6)
 
 
-@pytest.mark.parametrize("sigma", [None, 3])
+@pytest.mark.parametrize("sigma", [None, Span(3), Span(0.3, "s")])
 def test_the_threshold_is_exceeded_as_often_as_asked_for(sigma):
-    normal = made_up()
+    normal, scoring = made_up(), Scoring(0.01, 0.6, sigma=sigma, causal=True)
     for rate in (0.5, 0.05, 0.001):
-        scores = np.concatenate(normal.scores(0.6, sigma))
-        assert (scores > normal.threshold(0.6, rate, sigma)).mean() == pytest.approx(rate, abs=1e-3)
-    assert normal.threshold(0.6, 0.01, sigma) > normal.threshold(0.6, 0.1, sigma)
+        above = normal.own_scores(scoring, 10) > normal.threshold(scoring, rate, 10)
+        assert above.mean() == pytest.approx(rate, abs=1e-3)
+    assert normal.threshold(scoring, 0.01, 10) > normal.threshold(scoring, 0.1, 10)
 
 
 def test_smoothed_thresholds_do_not_mix_videos():
     normal = made_up(n=50)
     alone = [normal.abnormality(p, d, 0.6) for p, d in zip(normal.psnr, normal.distance, strict=True)]
     expected = np.quantile(np.concatenate([smooth(values, 4, causal=True) for values in alone]), 0.9)
-    assert normal.threshold(0.6, 0.1, sigma=4) == pytest.approx(expected)
+    for sigma in (Span(4), Span(0.4, "s")):
+        assert normal.threshold(Scoring(0.01, 0.6, sigma=sigma, causal=True), 0.1, fps=10) == pytest.approx(expected)
 
 
 def test_under_auto_th_most_normal_frames_update():
@@ -87,11 +88,12 @@ def test_under_auto_th_most_normal_frames_update():
 
 
 def test_caveats():
-    assert made_up(held_out=True).caveat(0.01, True, 0.001) == ""
-    assert "optimistic" in made_up().caveat(0.01, True, 0.001)
-    assert "γ 0.01" in made_up(held_out=True).caveat(0.02, True, 0.001)
-    assert "γ 0.01" in made_up(held_out=True).caveat(0.01, False, 0.001)
-    assert "2000 frames" in made_up(held_out=True).caveat(0.01, True, 0.0001)
+    usual = Scoring(0.01, 0.6)
+    assert made_up(held_out=True).caveat(usual, 0.001) == ""
+    assert "optimistic" in made_up().caveat(usual, 0.001)
+    assert "γ = 0.01" in made_up(held_out=True).caveat(usual._replace(th=0.02), 0.001)
+    assert "γ = 0.01" in made_up(held_out=True).caveat(usual._replace(memory_update=False), 0.001)
+    assert "2000 frames" in made_up(held_out=True).caveat(usual, 0.0001)
 
 
 @pytest.mark.parametrize(("share", "held"), [(0.01, 1), (0.25, 1), (0.5, 2), (0.99, 3)])
@@ -136,7 +138,7 @@ def test_training_ends_with_the_scores_of_its_clips(dataset):
     model, items, _ = load_model(run / "model.pth", run / "m_items.pt", dict.fromkeys(SHAPE))
     clips = open_clips(find_videos(dataset / "training" / "frames"), "training", 5, (16, 16, 3))
     for place, name in ((0, "psnr"), (1, "distance")):  # each video as if it were the only one
-        alone = evaluate_clips(model, items, clips.select([place]), 0.01, 0.6, num_workers=0)
+        alone = score_clips(model, items, testing_loader(clips.select([place])), Scoring(0.01, 0.6))
         part = found[name].split(found["lengths"])[place]
         np.testing.assert_allclose(part, getattr(alone, name)[0], rtol=1e-4)
 
@@ -197,7 +199,7 @@ def test_results_name_what_is_beyond_the_paper(dataset, capsys):
     for name, given in {
         "faithful": [],
         "auto": ["--th", "auto"],
-        "smooth": ["--smooth", "0.08s", "--smooth_kind", "causal"],  # 2 frames at 25 a second
+        "smooth": ["--smooth", "0.08s", "--smooth_kind", "causal"],  # 2 frames at 25 per second
         "both": ["--smooth", 2, "--th", "auto", "--fps", 10],
     }.items():
         capsys.readouterr()
@@ -213,25 +215,26 @@ def test_results_name_what_is_beyond_the_paper(dataset, capsys):
     th = np.quantile(stored()["regular"].numpy(), 0.95)
     assert lines == {
         "faithful": "AUC",
-        "auto": f"AUC (th auto = {th:.4g})",
-        "smooth": "AUC (smooth 2 frames causal)",
-        "both": f"AUC (th auto = {th:.4g}, smooth 2 frames centred)",
+        "auto": f"AUC (th {th:.4g})",
+        "smooth": "AUC (smooth 0.08s causal)",
+        "both": f"AUC (th {th:.4g}, smooth 2 centred)",
     }
     assert json.loads(Path("both/evaluation.json").read_text())["settings"]["th"] == pytest.approx(th)
 
 
-def test_smoothing_and_regions_work_on_scores(dataset, make_videos):
+def test_each_video_is_smoothed_at_its_own_rate(dataset):
     assert train() == 0
     run = run_of()
     model, items, _ = load_model(run / "model.pth", run / "m_items.pt", dict.fromkeys(SHAPE))
     clips = open_clips(find_videos(dataset / "testing" / "frames"), "testing", 5, (16, 16, 3))
-    plain, smoothed, region = (
-        evaluate_clips(model, items, clips, 0.01, 0.6, num_workers=0, **more)
-        for more in ({}, {"sigma": 2, "causal": True}, {"psnr_region": 4})
+    seconds = [np.arange(12) / 10, np.arange(9) / 20]
+    plain, smoothed = (
+        evaluate_clips(model, items, testing_loader(clips), scoring, None, seconds)
+        for scoring in (Scoring(0.01, 0.6), Scoring(0.01, 0.6, sigma=Span(0.1, "s"), causal=True))
     )
-    np.testing.assert_allclose(smoothed.abnormality[1], smooth(plain.abnormality[1], 2, causal=True))
-    assert all((worst < usual).all() for worst, usual in zip(region.psnr, plain.psnr, strict=True))
-    np.testing.assert_allclose(region.distance[0], plain.distance[0], rtol=1e-5)
+    for video, sigma in enumerate((1, 2)):
+        expected = smooth(plain.abnormality[video], sigma, causal=True)
+        np.testing.assert_allclose(smoothed.abnormality[video], expected)
 
 
 def test_without_a_calibration_it_is_said_how_to_make_one(dataset, capsys):
@@ -248,19 +251,10 @@ def test_without_a_calibration_it_is_said_how_to_make_one(dataset, capsys):
     assert evaluate("--th", "auto") == 0
 
 
-def test_a_calibration_with_a_region_serves_that_region_only(dataset, capsys):
+def test_another_threshold_of_the_memory_update_is_kept(dataset):
     assert train() == 0
-    assert evaluate("--psnr_region", 4, "--th", "auto") == 2
-    one_line(capsys, "without --psnr_region", "--psnr_region 4` makes it")
-    assert command(run_of(), "--psnr_region", 4, "--th", 1, "--num_workers_test", 0) == 0
+    assert command(run_of(), "--th", 1, "--num_workers_test", 0) == 0
     assert stored()["th"] == 1
-    capsys.readouterr()
-    assert evaluate("--psnr_region", 4, "--th", "auto") == 0
-    assert "psnr of the worst 4 x 4 pixels): " in capsys.readouterr().out
-    assert evaluate("--th", "auto") == 2
-    one_line(capsys, "with --psnr_region 4")
-    assert evaluate("--psnr_region", 17) == 2
-    one_line(capsys, "--psnr_region 17", "16 x 16")
 
 
 def test_a_calibration_of_another_model_or_a_damaged_one_is_refused(dataset, capsys):
@@ -268,7 +262,7 @@ def test_a_calibration_of_another_model_or_a_damaged_one_is_refused(dataset, cap
     assert train("--exp_dir", "other", "--seed", 1) == 0
     shutil.copy(run_of(exp_dir="other") / "calibration.pt", run_of() / "calibration.pt")
     assert evaluate("--th", "auto") == 2
-    one_line(capsys, run_of() / "calibration.pt", "not of", "makes it")
+    one_line(capsys, run_of() / "calibration.pt", "does not belong to", "makes it")
     (run_of() / "calibration.pt").write_bytes(b"garbage")
     assert evaluate("--th", "auto") == 2
     one_line(capsys, run_of() / "calibration.pt", "whole")
@@ -292,7 +286,6 @@ def test_a_calibration_of_weights_alone_needs_a_data_set(dataset, capsys):
         (["--smooth", "0"], ["--smooth", "0.4s"]),
         (["--smooth", "2m"], ["--smooth", "'2m'"]),
         (["--merge_gap", "-1s"], ["--merge_gap"]),
-        (["--psnr_region", "0"], ["--psnr_region"]),
         (["--false_alarm_rate", "1"], ["--false_alarm_rate", "between 0 and 1"]),
         (["--fps", "0"], ["--fps"]),
         (["--th", "automatic"], ["--th"]),

@@ -6,21 +6,22 @@ import sys
 from pathlib import Path
 
 import cv2
+import helpers
 import numpy as np
 import pytest
 import torch
 from conftest import textured
-from helpers import one_line
+from helpers import calibrate_run, one_line
 
 import Evaluate
-from data.clips import open_clips
+from data.clips import open_clips, testing_loader
 from data.frames import find_videos
 from data.stream import Stream
 from exp.report.files import Table
-from exp.run import FORMAT, build_model, load_model
+from exp.run import load_model
 from exp.scoring import calibration
 from exp.scoring.evaluation import evaluate
-from model.memory import initial_items
+from exp.scoring.score import Scoring
 from utils import InputError, run_script, smooth
 
 SHAPE = {"method": "pred", "c": 3, "t_length": 5, "h": 16, "w": 16, "msize": 4, "fdim": 16}
@@ -29,22 +30,12 @@ SHAPE = {"method": "pred", "c": 3, "t_length": 5, "h": 16, "w": 16, "msize": 4, 
 @pytest.fixture
 def run(in_its_own_folder, make_videos):
     """A directory with an untrained network, and its calibration on a video."""
-    return make_run(make_videos, "run")
+    return make_run(make_videos)
 
 
-def make_run(make_videos, name, **other):
-    shape = {**SHAPE, **other}
-    torch.manual_seed(0)
-    model, items = build_model(shape), initial_items(4, 16)
-    Path(name).mkdir()
-    same = {"format": FORMAT, "method": "pred", "epoch": 1}
-    torch.save({**same, "shape": shape, "model": model.state_dict()}, f"{name}/model.pth")
-    torch.save({**same, "items": items}, f"{name}/m_items.pt")
+def make_run(make_videos, name="run", channels=3):
     videos = make_videos(Path(f"normal-{name}"), {"1": 30})
-    clips = open_clips(videos, "training", 5, (16, 16, shape["c"]), False)
-    found = calibration.calibrate(model.eval(), items, clips, 0.01, held_out=True, num_workers=0)
-    calibration.save(Path(name) / "model.pth", found, items, ["1"])
-    return Path(name)
+    return calibrate_run(helpers.make_run(Path(name), size=(16, 16), channels=channels), videos)
 
 
 def pictures(n, size=(24, 32)):
@@ -117,7 +108,7 @@ def source(monkeypatch):
 @pytest.mark.parametrize("channels", [3, 1])
 def test_a_video_scores_as_its_frames_do(channels, run, make_videos):
     if channels == 1:
-        run = make_run(make_videos, "gray", c=1)
+        run = make_run(make_videos, "gray", channels=1)
     write_video("v.avi", pictures(23))
     assert call(run, "v.avi", "--test_batch_size", 4) == 0
     frames = Path("frames/v")
@@ -127,7 +118,8 @@ def test_a_video_scores_as_its_frames_do(channels, run, make_videos):
         cv2.imwrite(str(frames / f"{k:03d}.png"), gray)
     model, items, _ = load_model(run / "model.pth", run / "m_items.pt", dict.fromkeys(SHAPE))
     clips = open_clips(find_videos("frames"), "testing", 5, (16, 16, channels), False)
-    expected = evaluate(model, items, clips, 0.01, 0.6, num_workers=0)
+    seconds = [np.arange(23) / 10]
+    expected = evaluate(model, items, testing_loader(clips), Scoring(0.01, 0.6), None, seconds)
     assert column(run, "v", "frame").tolist() == list(range(4, 23))
     np.testing.assert_allclose(column(run, "v", "seconds"), np.arange(4, 23) / 10)
     for key, values in (("psnr", expected.psnr), ("distance", expected.distance), ("regular_score", expected.regular)):
@@ -135,7 +127,9 @@ def test_a_video_scores_as_its_frames_do(channels, run, make_videos):
     normal = calibration.load(run / "model.pth", items)
     online = normal.abnormality(expected.psnr[0], expected.distance[0], 0.6)
     np.testing.assert_allclose(column(run, "v", "abnormality"), online, atol=1e-2)
-    assert (column(run, "v", "alarm") == (column(run, "v", "abnormality") > normal.threshold(0.6, 0.001))).all()
+    assert (
+        column(run, "v", "alarm") == (column(run, "v", "abnormality") > normal.threshold(Scoring(0.01, 0.6), 0.001, 10))
+    ).all()
 
 
 def test_scores_do_not_look_into_the_future(run):
@@ -165,7 +159,7 @@ def test_alarms_and_video(run, capsys):
     assert inside == [int(row["frame"]) for row in rows(run, "v") if row["alarm"] == "1"] != []
     assert out.count("alarm: ") == len(found)
     assert f"alarms above {calibration_threshold(run, 0.5):.4g}: {len(found)};" in out
-    assert "16 frames in" in out and "a second (v.avi has 12.5)" in out
+    assert "16 frames in" in out and "per second (v.avi has 12.5)" in out
     annotated = cv2.VideoCapture(str(run / "watched/v/annotated.mp4"))
     assert annotated.get(cv2.CAP_PROP_FPS) == pytest.approx(12.5)
     assert sum(1 for _ in iter(lambda: annotated.read()[0], False)) == 16
@@ -173,7 +167,7 @@ def test_alarms_and_video(run, capsys):
 
 def calibration_threshold(run, rate):
     items = torch.load(run / "m_items.pt", weights_only=True)["items"]
-    return calibration.load(run / "model.pth", items).threshold(0.6, rate)
+    return calibration.load(run / "model.pth", items).threshold(Scoring(0.01, 0.6), rate, 12.5)
 
 
 def test_the_network_that_scores_is_the_compiled_one(run, monkeypatch):

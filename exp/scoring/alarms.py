@@ -45,10 +45,11 @@ class Tracker:
 
     def _is_over(self, alarm: Alarm, frame: int, seconds: float, above: bool) -> bool:
         """Whether no later frame can belong to the alarm, nor this one where it is above the threshold."""
-        in_seconds = self.merge_gap.unit == "s"
-        gap = seconds - alarm.end_seconds if in_seconds else frame - alarm.end
-        rounding = 1e-6 if in_seconds else 0
-        return gap > self.merge_gap.amount + rounding if above else gap >= self.merge_gap.amount - rounding
+        gap = self.merge_gap
+        if gap.unit == "s":
+            passed = seconds - alarm.end_seconds
+            return passed > gap.amount + 1e-6 if above else passed >= gap.amount - 1e-6  # times are rounded
+        return frame - alarm.end - above >= gap.amount  # frames below the threshold since then
 
     def finish(self) -> Alarm | None:
         """No frame follows. Returns the alarm that was under way, or None."""
