@@ -6,6 +6,7 @@ scores one file, camera or stream instead, while it goes on.
 """
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from exp.scoring import calibration
 from exp.scoring.alarms import decide
 from exp.scoring.calibration import Calibration
 from exp.scoring.evaluation import evaluate, find_frames
-from exp.scoring.score import Scoring, replay
+from exp.scoring.score import Scored, Scoring, replay
 from model.convae import ConvAE
 from utils import InputError, Parser, run_script
 
@@ -208,7 +209,8 @@ def evaluate_data_set(args: argparse.Namespace, loaded: Loaded, scoring: Scoring
     settings = {name: str(value) if isinstance(value, flags.Span) else value for name, value in settings.items()}
     about |= {**environment(device), "settings": settings, "unlike_the_paper": unlike}
     write_evaluation(output / "evaluation.json", result, decisions, about)
-    print(f"scores of {len(clips)} frames of {len(clips.videos)} videos: {output / 'scores.csv'}")
+    plural = "s" * (len(clips.videos) > 1)
+    print(f"scores of {len(clips)} frames of {len(clips.videos)} video{plural}: {output / 'scores.csv'}")
     print(*metric_lines(result, unlike), sep="\n")
     if decisions and loaded.normal:
         write_alarms(output / "alarms.csv", result.videos, decisions.alarms)
@@ -216,7 +218,7 @@ def evaluate_data_set(args: argparse.Namespace, loaded: Loaded, scoring: Scoring
     else:
         print(f"no calibrated threshold: {loaded.no_calibration}")
 
-    def again(video: int):
+    def again(video: int) -> Iterator[Scored]:
         return replay(loaded.model, result.items[video].to(device), clips, video, scoring)
 
     def frame_at(video: int, frame: int) -> np.ndarray:

@@ -5,11 +5,12 @@ Reads the clips of <dataset_path>/<dataset_type>/training, writes a run to exp/<
 
 import argparse
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
@@ -114,7 +115,7 @@ def train_epoch(
     network: nn.Module, items: Tensor, loader: DataLoader, optimizer: Optimizer, args: argparse.Namespace, shown: bool
 ) -> tuple[Tensor, dict[str, Any]]:
     """One pass over the training clips. Returns the items after it and the metrics of exp.meter.Meter."""
-    model: ConvAE = getattr(network, "module", network)  # the network may be wrapped for several processes
+    model = cast(ConvAE, network.module if isinstance(network, DistributedDataParallel) else network)
     model.train()
     meter, weights = Meter(items), (args.loss_compact, args.loss_separate)
     with progress("epoch", "batch", total=len(loader), shown=shown) as bar:

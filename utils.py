@@ -188,7 +188,11 @@ def progress(
 
     done: how many of the total were there before.
     """
-    log = {} if sys.stderr.isatty() else {"file": _LogLines(), "mininterval": 60, "maxinterval": 60, "ncols": 100}
+    log = (
+        {}
+        if sys.stderr.isatty()
+        else {"file": _LogLines(), "mininterval": 60, "maxinterval": 60, "delay": 60, "ncols": 100}
+    )
     return tqdm(of, what, total, unit=unit, leave=False, disable=not shown, initial=done, **log)
 
 

@@ -1,13 +1,13 @@
 """The two pieces the network is made of. All convolutions are 3x3 with bias; H and W below are those of the input.
 
 ReLU works in place: the batch norm before it keeps its input for the gradient, not its output, and large activations
-cost time to allocate.
+take time to allocate.
 """
 
 from torch import nn
 
 
-def block(inputs, outputs):
+def block(inputs: int, outputs: int) -> nn.Sequential:
     """conv BN ReLU, twice: (B, inputs, H, W) -> (B, outputs, H, W)."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, padding=1),
@@ -19,7 +19,7 @@ def block(inputs, outputs):
     )
 
 
-def up(inputs, outputs):
+def up(inputs: int, outputs: int) -> nn.Sequential:
     """Transposed conv of stride 2, BN, ReLU: (B, inputs, H, W) -> (B, outputs, 2H, 2W)."""
     return nn.Sequential(
         nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1),

@@ -4,15 +4,15 @@
     recon  skips=False  one frame in, the same frame out; no skips, or the decoder could copy its input past the memory
 
 Shapes: frames (B, channels·n, H, W) in [-1, 1], n frames stacked along channels, H and W multiples of 8; with h = H/8,
-w = W/8 and C = feature_dim: queries (B, h, w, C), items (M, C) or one memory a clip (B, M, C). Items are an input, see
-model/memory.py.
+w = W/8 and C = feature_dim: queries (B, h, w, C), items (M, C), or (B, M, C) with one memory per clip. Items are an
+input, see model/memory.py.
 """
 
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from model import memory
 from model.blocks import block, up
@@ -21,21 +21,23 @@ from model.blocks import block, up
 class Encoded(NamedTuple):
     """What the encoder gives and the decoder needs; it does not depend on the memory."""
 
-    queries: torch.Tensor  # (B, h, w, C), L2-normalised along C
-    skips: tuple  # three block outputs: (B, 64, H, W), (B, 128, H/2, W/2), (B, 256, H/4, W/4); empty for recon
+    queries: Tensor  # (B, h, w, C), L2-normalised along C
+    skips: tuple[
+        Tensor, ...
+    ]  # three block outputs: (B, 64, H, W), (B, 128, H/2, W/2), (B, 256, H/4, W/4); empty for recon
 
 
 class Output(NamedTuple):
-    frame: torch.Tensor  # (B, channels, H, W) in [-1, 1]
-    queries: torch.Tensor  # (B, h, w, C)
-    compactness: torch.Tensor  # scalar, or (B,) with one memory a clip
-    separateness: torch.Tensor  # likewise
+    frame: Tensor  # (B, channels, H, W) in [-1, 1]
+    queries: Tensor  # (B, h, w, C)
+    compactness: Tensor  # scalar, or (B,) with one memory per clip
+    separateness: Tensor  # likewise
 
 
 class Encoder(nn.Module):
     """(B, inputs, H, W) -> features (B, C, H/8, W/8) and the three block outputs before each pool."""
 
-    def __init__(self, inputs, feature_dim):
+    def __init__(self, inputs: int, feature_dim: int) -> None:
         super().__init__()
         self.block1 = block(inputs, 64)
         self.block2 = block(64, 128)
@@ -48,7 +50,7 @@ class Encoder(nn.Module):
         )
         self.pool = nn.MaxPool2d(2)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         skip1 = self.block1(x)  # (B, 64, H, W)
         skip2 = self.block2(self.pool(skip1))  # (B, 128, H/2, W/2)
         skip3 = self.block3(self.pool(skip2))  # (B, 256, H/4, W/4)
@@ -58,7 +60,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """[query ; read item] (B, 2C, h, w) -> frame (B, channels, 8h, 8w)."""
 
-    def __init__(self, channels, feature_dim, skips):
+    def __init__(self, channels: int, feature_dim: int, skips: bool) -> None:
         super().__init__()
         half = 2 if skips else 1  # with a skip beside it, an up-sampled map has half the channels
         self.block1 = block(2 * feature_dim, 512)
@@ -78,11 +80,11 @@ class Decoder(nn.Module):
             nn.Tanh(),
         )
 
-    def forward(self, x, skips):
-        skips = list(skips)
+    def forward(self, x: Tensor, skips: tuple[Tensor, ...]) -> Tensor:
+        left = list(skips)
 
-        def beside_skip(x):
-            return torch.cat((skips.pop(), x), dim=1) if skips else x
+        def beside_skip(x: Tensor) -> Tensor:
+            return torch.cat((left.pop(), x), dim=1) if left else x
 
         x = beside_skip(self.up1(self.block1(x)))  # (B, 512, H/4, W/4)
         x = beside_skip(self.up2(self.block2(x)))  # (B, 256, H/2, W/2)
@@ -91,25 +93,25 @@ class Decoder(nn.Module):
 
 
 class ConvAE(nn.Module):
-    """The whole network; `forward` is encode, read, decode. Batched scoring calls the stages one by one.
+    """The whole network; `forward` is encode, read, decode. Batched scoring calls the stages one by one."""
 
-    Raises ValueError from `encode` when H or W is not a multiple of 8.
-    """
-
-    def __init__(self, channels=3, t_length=5, feature_dim=512, skips=True):
+    def __init__(self, channels: int = 3, t_length: int = 5, feature_dim: int = 512, skips: bool = True) -> None:
         super().__init__()
         self.channels = channels
         self.inputs = channels * (t_length - 1) if skips else channels
         self.skips = skips
-        self.autocast = None  # a dtype for the convolutions, such as torch.bfloat16; memory never computes in it
+        self.autocast: torch.dtype | None = (
+            None  # a dtype for the convolutions, such as torch.bfloat16; memory never computes in it
+        )
         self.encoder = Encoder(self.inputs, feature_dim)
         self.decoder = Decoder(channels, feature_dim, skips)
 
-    def split(self, clip):
+    def split(self, clip: Tensor) -> tuple[Tensor, Tensor]:
         """A clip (B, channels·t_length, H, W) -> the input (B, inputs, H, W) and its target (B, channels, H, W)."""
         return clip[:, : self.inputs], clip[:, -self.channels :]
 
-    def encode(self, frames):
+    def encode(self, frames: Tensor) -> Encoded:
+        """frames (B, inputs, H, W) -> Encoded. Raises ValueError when H or W is not a multiple of 8."""
         if frames.shape[-2] % 8 or frames.shape[-1] % 8:
             raise ValueError(f"height and width must be multiples of 8, not {frames.shape[-2]} and {frames.shape[-1]}")
         with torch.autocast(frames.device.type, self.autocast, enabled=self.autocast is not None):
@@ -118,14 +120,15 @@ class ConvAE(nn.Module):
         queries = F.normalize(features, dim=1).permute(0, 2, 3, 1)  # (B, h, w, C)
         return Encoded(queries, skips if self.skips else ())
 
-    def decode(self, encoded, items):
+    def decode(self, encoded: Encoded, items: Tensor) -> Tensor:
+        """Read the items (M, C) or (B, M, C) and decode -> frame (B, channels, H, W) in [-1, 1]."""
         h, w = encoded.queries.shape[1:3]
         read = memory.read(encoded.queries.flatten(1, 2), items).unflatten(1, (h, w))  # (B, h, w, C)
         both = torch.cat((encoded.queries, read), dim=-1).permute(0, 3, 1, 2)  # (B, 2C, h, w)
         with torch.autocast(both.device.type, self.autocast, enabled=self.autocast is not None):
             return self.decoder(both, encoded.skips).to(both.dtype)
 
-    def forward(self, frames, items):
+    def forward(self, frames: Tensor, items: Tensor) -> Output:
         """frames (B, inputs, H, W), items (M, C) or (B, M, C) -> Output."""
         encoded = self.encode(frames)
         queries = encoded.queries.flatten(1, 2) if items.ndim == 3 else encoded.queries.flatten(0, 2)

@@ -1,6 +1,6 @@
 """The memory of normality: M items, prototypes of normal features, read by every query and updated without gradients.
 
-    queries  q_k  (..., K, C)  L2-normalised features, one a position
+    queries  q_k  (..., K, C)  L2-normalised features, one per position
     items    p_m  (..., M, C)  L2-normalised
 
 Items are a value, not a state of the network: they go in, and `update` returns the new ones. While training, all
@@ -12,40 +12,41 @@ says so.
 
 import torch
 import torch.nn.functional as F
+from torch import Generator, Tensor
 
 
-def initial_items(msize, feature_dim, generator=None):
+def initial_items(msize: int, feature_dim: int, generator: Generator | None = None) -> Tensor:
     """M random items, (msize, feature_dim): uniform on [0, 1), then L2-normalised."""
     return F.normalize(torch.rand(msize, feature_dim, generator=generator), dim=-1)
 
 
-def similarity(queries, items):
+def similarity(queries: Tensor, items: Tensor) -> Tensor:
     """s_{k,m} = q_k · p_m, the cosine of each query and item: (..., K, M)."""
     return queries @ items.mT
 
 
-def matching_probability(queries, items):
+def matching_probability(queries: Tensor, items: Tensor) -> Tensor:
     """w_{k,m}, Eq. 1: softmax of s over the items; (..., K, M), rows sum to 1."""
     return similarity(queries, items).softmax(dim=-1)
 
 
-def read(queries, items):
+def read(queries: Tensor, items: Tensor) -> Tensor:
     """p̂_k = Σ_m w_{k,m} p_m, Eq. 2: (..., K, C). No gradient flows back through w."""
     return matching_probability(queries.detach(), items.detach()) @ items.detach()
 
 
-def nearest(queries, items, count=1):
+def nearest(queries: Tensor, items: Tensor, count: int = 1) -> Tensor:
     """The indices of the `count` items closest to each query, nearest first: (..., K, count)."""
     return similarity(queries, items).topk(count, dim=-1).indices
 
 
-def update_weight(queries, items):
+def update_weight(queries: Tensor, items: Tensor) -> Tensor:
     """v_{k,m}, Eq. 4: softmax of s over ALL queries of the batch (the paper: of a frame); (..., K, M)."""
     return similarity(queries, items).softmax(dim=-2)
 
 
 @torch.no_grad()
-def update(queries, items):
+def update(queries: Tensor, items: Tensor) -> Tensor:
     """The items moved towards the queries nearest to them, Eq. 3: (..., M, C).
 
     p_m <- normalise(p_m + Σ_{k in U_m} v'_{k,m} q_k), U_m the queries whose nearest item is m, v' = v / max_k v.
@@ -58,13 +59,13 @@ def update(queries, items):
     return torch.where(anyone, moved, items)  # an item nobody chose keeps its value to the bit
 
 
-def _pick(items, index):
+def _pick(items: Tensor, index: Tensor) -> Tensor:
     """items[index] for each leading dimension: (..., M, C) and (..., K) -> (..., K, C)."""
     # gather and not take_along_dim, which torch.export cannot trace for batches of any size
     return items.gather(-2, index.unsqueeze(-1).expand(*index.shape, items.shape[-1]))
 
 
-def compactness(queries, items):
+def compactness(queries: Tensor, items: Tensor) -> Tensor:
     """Feature compactness loss (Sec. 3.2): the mean of (q_k - nearest item)² over k and channels; (...).
 
     At test time this is the feature distance D (Sec. 3.3). The paper sums L2 norms instead.
@@ -73,7 +74,7 @@ def compactness(queries, items):
     return (queries - positive).square().mean(dim=(-2, -1))
 
 
-def separateness(queries, items):
+def separateness(queries: Tensor, items: Tensor) -> Tensor:
     """Feature separateness loss (Sec. 3.2): triplet margin loss, margin 1, of q_k, its nearest and second nearest item.
 
     (...), the mean over k (the paper: the sum). Raises RuntimeError with one item only: it has no second nearest.

@@ -1,6 +1,7 @@
 """Runs the scripts on a tiny data set, in this process or in one of their own, and looks at what they leave."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,42 @@ def start(script, *arguments):
     return subprocess.Popen(
         [sys.executable, ROOT / script, *map(str, arguments)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
+
+
+PAUSING = """
+import importlib, sys
+from utils import run_script
+
+module, _, name = sys.argv[1].rpartition(".")
+number, script, sys.argv = int(sys.argv[2]), sys.argv[3], sys.argv[3:]
+module = importlib.import_module(module)
+real, calls = getattr(module, name), 0
+
+def pausing(*args, **settings):
+    global calls
+    calls += 1
+    if calls == number:
+        print("paused", flush=True)
+        sys.stdin.read()
+    return real(*args, **settings)
+
+setattr(module, name, pausing)
+run_script(importlib.import_module(script).main)
+"""
+
+
+def start_and_pause(target, number, script, *arguments):
+    """A script ("Train") in a process of its own that waits for ever in the number-th call of a function, named with its
+    module ("Train.train_step"). Returns the process once it is there, so that a signal finds it at a known point.
+    """
+    command = [sys.executable, "-c", PAUSING, target, str(number), script, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen(command, env=environment, text=True, **pipes)
+    for line in process.stdout:
+        if line.strip() == "paused":
+            return process
+    raise AssertionError(process.communicate()[1])
 
 
 def run_of(method="pred", exp_dir="log"):

@@ -6,13 +6,12 @@ import os
 import shutil
 import signal
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import PED2, TINY, assert_same, call, contents, evaluate, one_line, run_of, start, train
+from helpers import PED2, TINY, assert_same, call, contents, evaluate, one_line, run_of, start, start_and_pause, train
 from sklearn.metrics import roc_auc_score
 
 import Evaluate
@@ -222,12 +221,10 @@ def test_resuming_after_a_kill_in_the_middle_of_writing(at, undisturbed, monkeyp
     assert_same(run_of(), undisturbed)
 
 
-def test_resuming_after_kill_9(undisturbed):
-    process = start("Train.py", *TINY, "--epochs", 3)
-    deadline = time.monotonic() + 200
-    while not (run_of() / "metrics.jsonl").exists():
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.01)
+# an epoch has 3 steps
+@pytest.mark.parametrize(("at", "number"), [("Train.train_step", 5), ("exp.run.write_whole", 7)])  # both in epoch 2
+def test_resuming_after_kill_9(at, number, undisturbed):
+    process = start_and_pause(at, number, "Train", *TINY, "--epochs", 3)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert len(contents(run_of())[2]) < 3
@@ -242,15 +239,12 @@ def test_model_and_items_of_different_epochs_are_refused(dataset, monkeypatch, c
 
 
 def test_ctrl_c_keeps_what_is_needed_to_resume(undisturbed):
-    process = start("Train.py", *TINY, "--epochs", 3, "--num_workers", 1)
-    while not (run_of() / "metrics.jsonl").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
+    process = start_and_pause("Train.train_step", 5, "Train", *TINY, "--epochs", 3, "--num_workers", 1)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert "--resume" in err.splitlines()[-1]
+    assert "in epoch 2" in err.splitlines()[-1] and "--resume" in err.splitlines()[-1]
     assert train("--resume", epochs=3) == 0
     assert_same(run_of(), undisturbed)
 

@@ -46,7 +46,8 @@ class Recorder:
         self.sigma = scoring.sigma.frames(stream.fps) if scoring.sigma else None
         # all that a smoothed score depends on
         self.recent: deque[float] = deque(maxlen=1 + smoothing_reach(self.sigma) if self.sigma else 1)
-        self.save_video, self.video = save_video, None
+        self.save_video = save_video
+        self.video: AnnotatedVideo | None = None
         self.count = self.alarms = 0
         self.score_table = Table(directory / "scores.csv", WATCHED)
         self.alarm_table = Table(directory / "alarms.csv", ALARMS)

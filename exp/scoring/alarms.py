@@ -38,9 +38,10 @@ class Tracker:
         above = score > self.threshold
         ended = self.finish() if self.alarm and self._is_over(self.alarm, frame, seconds, above) else None
         if above:
-            before = self.alarm or Alarm(frame, frame, frame, score, seconds, seconds)
-            highest = {"peak": frame, "score": float(score)} if score > before.score else {}
-            self.alarm = before._replace(end=frame, end_seconds=seconds, **highest)
+            alarm = self.alarm or Alarm(frame, frame, frame, float(score), seconds, seconds)
+            if score > alarm.score:
+                alarm = alarm._replace(peak=frame, score=float(score))
+            self.alarm = alarm._replace(end=frame, end_seconds=seconds)
         return ended
 
     def _is_over(self, alarm: Alarm, frame: int, seconds: float, above: bool) -> bool:

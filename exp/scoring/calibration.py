@@ -26,7 +26,7 @@ from utils import InputError, check_finite, smooth, write_whole
 SCORES = ("psnr", "distance", "regular")
 NORMAL_SHARE = 0.95  # of normal frames update the memory under γ "auto"
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)  # stored for people to read
-TRAINED_ON = "made of clips that the network was, or may have been, trained on: optimistic, new normal frames score a little worse"
+TRAINED_ON = "made of clips that may have trained the network: optimistic, new normal frames score a little worse"
 HELD_OUT = "made of videos that were held back from training"
 
 

@@ -183,7 +183,8 @@ def score_clips(model: ConvAE, items: Tensor, loader: DataLoader, scoring: Scori
                     begun.append(used.cpu())
             bar.update(len(scored.places))
     ends = np.cumsum(clips.lengths)[:-1]
-    return Scores(*(np.split(torch.cat(values).cpu().numpy(), ends) for values in parts.values()), begun)
+    of_videos = {name: np.split(torch.cat(values).cpu().numpy(), ends) for name, values in parts.items()}
+    return Scores(**of_videos, items=begun)
 
 
 def replay(model: ConvAE, items: Tensor, clips: Clips, video: int, scoring: Scoring) -> Iterator[Scored]:
