@@ -141,7 +141,7 @@ class Loaded(NamedTuple):
 
 
 def load(args: argparse.Namespace, device: torch.device) -> Loaded:
-    """The model that the flags name, with its items and calibration. Raises InputError where it needs what is missing."""
+    """The model that the flags name, with its items and calibration. Raises InputError where something is missing."""
     model, items, shape = load_model(args.model_dir, args.m_items_dir, {name: getattr(args, name) for name in SHAPE})
     flags.check_shape(shape, args.mdim)
     normal, missing = None, ""

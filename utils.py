@@ -171,7 +171,7 @@ def macro_auc(labels: list[np.ndarray], abnormality: list[np.ndarray]) -> tuple[
 
 
 class _LogLines:
-    """What a progress bar writes to when its output is no terminal: whole lines instead of returns to a line's start."""
+    """What a progress bar writes to when its output is no terminal: whole lines, no returns to the start of a line."""
 
     def write(self, text: str) -> None:
         if text.strip():

@@ -22,7 +22,7 @@ class Meter:
         self.wins = torch.zeros(len(items), dtype=torch.int64, device=items.device)
 
     def add(self, losses: Tensor, queries: Tensor, items: Tensor) -> None:
-        """Take a step: its losses (4,) in the order of NAMES, its queries (K, C) and the items (M, C) they chose from."""
+        """Take a step: losses (4,) in the order of NAMES, queries (K, C) and the items (M, C) that they chose from."""
         self.unread.append(losses)
         self.wins += (memory.nearest(queries, items) == torch.arange(len(items), device=items.device)).sum(dim=0)
 

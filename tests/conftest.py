@@ -12,6 +12,8 @@ from data.frames import find_videos
 
 # tiny tensors: a second thread costs more than it gives. Processes that tests start take it over, so sums are the same
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# the suite is about one kind of machine: on one with a GPU it gives the same results, and leaves the GPU alone
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read once, when FFmpeg is used first: not in each test's order
 
 

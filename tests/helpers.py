@@ -69,8 +69,8 @@ run_script(importlib.import_module(script).main)
 
 
 def start_and_pause(target, number, script, *arguments):
-    """A script ("Train") in a process of its own that waits for ever in the number-th call of a function, named with its
-    module ("Train.train_step"). Returns the process once it is there, so that a signal finds it at a known point.
+    """A script ("Train") in a process of its own that waits for ever in the number-th call of a function, which is named
+    with its module ("Train.train_step"). Returns the process once it is there: a signal finds it at a known point.
     """
     command = [sys.executable, "-c", PAUSING, target, str(number), script, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
