@@ -5,6 +5,7 @@ Reads the clips of <dataset_path>/<dataset_type>/training, writes a run to exp/<
 
 import argparse
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -27,16 +28,16 @@ from exp.device import (
     rank_zero_first,
     share_gradients,
 )
-from exp.meter import Meter
+from exp.meter import EpochProgress, Meter
 from exp.report import tensorboard
 from exp.run import Run, build_model, run_directory
 from exp.scoring import calibration
 from exp.scoring.score import Scoring
 from model import memory
 from model.convae import ConvAE, Output
-from utils import InputError, Parser, learning_rate, progress, run_script
+from utils import InputError, Parser, learning_rate, run_script
 
-READ_EVERY = 20  # steps between looks at the losses, each of which makes the CPU wait for the GPU
+READ_EVERY = 20  # steps between looks at the losses on a GPU, each of which makes the CPU wait for it
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -112,22 +113,30 @@ def train_step(
 
 
 def train_epoch(
-    network: nn.Module, items: Tensor, loader: DataLoader, optimizer: Optimizer, args: argparse.Namespace, shown: bool
+    network: nn.Module,
+    items: Tensor,
+    loader: DataLoader,
+    optimizer: Optimizer,
+    args: argparse.Namespace,
+    report: Callable[[int, dict[str, float]], None],
 ) -> tuple[Tensor, dict[str, Any]]:
-    """One pass over the training clips. Returns the items after it and the metrics of exp.meter.Meter."""
+    """One pass over the training clips. Returns the items after it and the metrics of exp.meter.Meter.
+
+    report is called now and then with the number of steps that are done and the mean losses so far.
+    """
     model = cast(ConvAE, network.module if isinstance(network, DistributedDataParallel) else network)
     model.train()
     meter, weights = Meter(items), (args.loss_compact, args.loss_separate)
-    with progress("epoch", "batch", total=len(loader), shown=shown) as bar:
-        for number, clips in enumerate(loader, start=1):
-            clips = normalise(clips.to(items.device, non_blocking=items.is_cuda))
-            step = train_step(network, items, model.split(clips), optimizer, weights)
-            meter.add(step.losses, step.output.queries.detach().flatten(0, 2), items)
-            items = step.items
-            if number % READ_EVERY == 0 or number == len(loader):
-                bar.set_postfix({name: f"{value:.5f}" for name, value in meter.read().items()}, refresh=False)
-                check_same(items)
-            bar.update()
+    read_every = 1 if items.device.type == "cpu" else READ_EVERY
+    for number, clips in enumerate(loader, start=1):
+        clips = normalise(clips.to(items.device, non_blocking=items.is_cuda))
+        step = train_step(network, items, model.split(clips), optimizer, weights)
+        meter.add(step.losses, step.output.queries.detach().flatten(0, 2), items)
+        items = step.items
+        if number % read_every == 0 or number == len(loader):
+            meter.read()
+            check_same(items)
+            report(number, meter.losses())
     return items, meter.metrics(items)
 
 
@@ -189,8 +198,10 @@ def main() -> None:
     for epoch in range(done, args.epochs):
         loader.sampler.set_epoch(epoch)
         start, lr = time.perf_counter(), learning_rate(optimizer)
+        say, left = run.log if epoch == done else None, args.epochs - epoch
         try:
-            items, metrics = train_epoch(network, items, loader, optimizer, args, shown=rank == 0)
+            with EpochProgress(f"epoch {epoch + 1}/{args.epochs}", len(loader), rank == 0, left, say) as report:
+                items, metrics = train_epoch(network, items, loader, optimizer, args, report)
         except InputError as error:
             raise InputError(f"epoch {epoch + 1}: {error}; {run.directory} holds the {epoch} epochs before") from error
         except KeyboardInterrupt:

@@ -170,6 +170,13 @@ def macro_auc(labels: list[np.ndarray], abnormality: list[np.ndarray]) -> tuple[
 # Progress ------------------------------------------------------------------------------------------------------------
 
 
+def duration(seconds: float) -> str:
+    """A time that somebody waits, in words: 40 seconds, 12 minutes, 3.5 hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
 class _LogLines:
     """What a progress bar writes to when its output is no terminal: whole lines, no returns to the start of a line."""
 

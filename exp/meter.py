@@ -1,5 +1,7 @@
-"""What an epoch of training measures: its losses, and which memory items its queries chose."""
+"""What an epoch of training measures, and how it is shown: losses, memory items that were chosen, time to go."""
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,8 +9,9 @@ from torch import Tensor
 
 from exp.device import gather
 from model import memory
-from utils import InputError
+from utils import InputError, duration, progress
 
+ESTIMATED_AFTER = 20  # steps, the time of a training is estimated
 NAMES = ("pixel", "compactness", "separateness", "loss")
 
 
@@ -26,8 +29,9 @@ class Meter:
         self.unread.append(losses)
         self.wins += (memory.nearest(queries, items) == torch.arange(len(items), device=items.device)).sum(dim=0)
 
-    def read(self) -> dict[str, float]:
-        """The mean losses so far. Raises InputError at a loss that is not finite; several processes take part."""
+    def read(self) -> None:
+        """Take the losses since the last time to the CPU; several processes take part. Raises InputError at a loss
+        that is not finite."""
         losses = gather(torch.stack(self.unread)[None]).mean(dim=0).cpu().double()  # (steps, 4), means over processes
         self.unread.clear()
         if not losses.isfinite().all():
@@ -35,13 +39,43 @@ class Meter:
             raise InputError(f"the loss is not finite at step {self.steps + 1 + first}")
         self.steps += len(losses)
         self.total += losses.sum(dim=0)
+
+    def losses(self) -> dict[str, float]:
+        """The mean losses of the steps that were read."""
         return dict(zip(NAMES, (self.total / self.steps).tolist(), strict=True))
 
     def metrics(self, items: Tensor) -> dict[str, Any]:
         """The mean losses, how many queries each item was nearest to, and the range of the cosines between items."""
         cosines = memory.similarity(items, items).cpu()[~torch.eye(len(items), dtype=torch.bool)]
         return {
-            **dict(zip(NAMES, (self.total / self.steps).tolist(), strict=True)),
+            **self.losses(),
             "queries_won": gather(self.wins[None]).sum(dim=0).tolist(),
             "item_cosines": [cosines.min().item(), cosines.max().item()],
         }
+
+
+class EpochProgress:
+    """Shows how an epoch goes on: a bar, and once, where `say` is given, how long so many `epochs` will take.
+
+    Called with the number of steps that are done and the mean losses so far.
+    """
+
+    def __init__(self, name: str, steps: int, shown: bool, epochs: int, say: Callable[[str], None] | None) -> None:
+        self.bar = progress(name, "batch", total=steps, shown=shown)
+        self.steps, self.epochs, self.say, self.start = steps, epochs, say, time.perf_counter()
+
+    def __call__(self, step: int, losses: dict[str, float]) -> None:
+        self.bar.update(step - self.bar.n)
+        self.bar.set_postfix({name: f"{value:.5f}" for name, value in losses.items()}, refresh=False)
+        if self.say and step >= min(ESTIMATED_AFTER, self.steps):
+            seconds = (time.perf_counter() - self.start) / step * self.steps
+            self.say(
+                f"an epoch takes about {duration(seconds)} here, {self.epochs} take {duration(seconds * self.epochs)}"
+            )
+            self.say = None
+
+    def __enter__(self) -> "EpochProgress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()

@@ -69,7 +69,7 @@ run_script(importlib.import_module(script).main)
 
 
 def start_and_pause(target, number, script, *arguments):
-    """A script ("Train") in a process of its own that waits for ever in the number-th call of a function, which is named
+    """A script ("Train") in its own process that waits for ever in the number-th call of a function, which is named
     with its module ("Train.train_step"). Returns the process once it is there: a signal finds it at a known point.
     """
     command = [sys.executable, "-c", PAUSING, target, str(number), script, *map(str, arguments)]
