@@ -8,28 +8,25 @@ scores one file, camera or stream instead, while it goes on.
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from data.clips import CHUNK, open_clips, split_videos, testing_loader
 from data.frames import read_picture
 from data.labels import frame_labels
 from data.stream import Stream
 from exp import flags, pack
-from exp.device import fold_batch_norms, make_deterministic, pick_device, place
+from exp.device import make_deterministic, pick_device
 from exp.report.files import alarm_lines, metric_lines, write_alarms, write_evaluation, write_scores
 from exp.report.recorder import Recorder, record
 from exp.report.video import annotate_all
-from exp.run import SHAPE, environment, load_model, run_directory
-from exp.scoring import calibration
+from exp.run import SHAPE, environment, run_directory
 from exp.scoring.alarms import decide
 from exp.scoring.calibration import Calibration
 from exp.scoring.evaluation import evaluate, find_frames
 from exp.scoring.score import Scored, Scoring, replay
-from model.convae import ConvAE
+from exp.scoring.trained import Trained, load_trained
 from utils import InputError, Parser, run_script
 
 
@@ -130,38 +127,23 @@ def fill_in(args: argparse.Namespace) -> None:
 # Load -----------------------------------------------------------------------------------------------------------------
 
 
-class Loaded(NamedTuple):
-    """A trained network, ready to score on a device."""
-
-    model: ConvAE
-    items: Tensor  # (M, C)
-    shape: dict[str, Any]  # see exp.run.SHAPE
-    normal: Calibration | None
-    no_calibration: str  # why there is none
-
-
-def load(args: argparse.Namespace, device: torch.device) -> Loaded:
-    """The model that the flags name, with its items and calibration. Raises InputError where something is missing."""
-    model, items, shape = load_model(args.model_dir, args.m_items_dir, {name: getattr(args, name) for name in SHAPE})
-    flags.check_shape(shape, args.mdim)
-    normal, missing = None, ""
-    try:
-        normal = calibration.load(args.model_dir, items)
-    except InputError as error:
-        if args.th == "auto" or args.video:
-            raise
-        missing = str(error)
-    model = place(fold_batch_norms(model), device, args.precision, args.compile)
-    return Loaded(model, items.to(device), shape, normal, missing)
+def load(args: argparse.Namespace, device: torch.device) -> Trained:
+    """The network that the flags name. Raises InputError where something is missing."""
+    given = {name: getattr(args, name) for name in SHAPE}
+    trained = load_trained(args.model_dir, args.m_items_dir, given, device, args.precision, args.compile)
+    flags.check_shape(trained.shape, args.mdim)
+    if trained.normal is None and (args.th == "auto" or args.video):
+        raise InputError(trained.no_calibration)
+    return trained
 
 
-def scoring_of(args: argparse.Namespace, loaded: Loaded) -> Scoring:
+def scoring_of(args: argparse.Namespace, trained: Trained) -> Scoring:
     """How the flags ask for frames to be scored."""
-    usual = flags.METHODS[loaded.shape["method"]]
-    auto = args.th == "auto" and loaded.normal
+    usual = trained.scoring()
+    auto = args.th == "auto" and trained.normal
     return Scoring(
-        th=auto.auto_th() if auto else usual["th"] if args.th is None else args.th,
-        alpha=usual["alpha"] if args.alpha is None else args.alpha,
+        th=auto.auto_th() if auto else usual.th if args.th is None else args.th,
+        alpha=usual.alpha if args.alpha is None else args.alpha,
         memory_update=args.memory_update == "on",
         reset_memory=args.reset_memory,
         sigma=args.smooth,
@@ -169,12 +151,11 @@ def scoring_of(args: argparse.Namespace, loaded: Loaded) -> Scoring:
     )
 
 
-def unlike_the_paper(scoring: Scoring, method: str) -> str:
+def unlike_the_paper(scoring: Scoring, usual: Scoring) -> str:
     """The settings by which scores differ from the paper's, to be named beside a result; "" where none does."""
-    usual = flags.METHODS[method]
     differ = {
-        f"th {scoring.th:.4g}": scoring.th != usual["th"],
-        f"alpha {scoring.alpha:g}": scoring.alpha != usual["alpha"],
+        f"th {scoring.th:.4g}": scoring.th != usual.th,
+        f"alpha {scoring.alpha:g}": scoring.alpha != usual.alpha,
         "memory update off": not scoring.memory_update,
         "memory reset for each video": scoring.reset_memory,
         f"smooth {scoring.sigma} {'causal' if scoring.causal else 'centred'}": scoring.sigma,
@@ -185,9 +166,9 @@ def unlike_the_paper(scoring: Scoring, method: str) -> str:
 # Evaluate a data set --------------------------------------------------------------------------------------------------
 
 
-def evaluate_data_set(args: argparse.Namespace, loaded: Loaded, scoring: Scoring, device: torch.device) -> None:
+def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scoring, device: torch.device) -> None:
     """Score the test videos, print how well the scores agree with the labels, and write what Evaluate.py promises."""
-    shape, output = loaded.shape, args.output_dir
+    shape, output = trained.shape, args.output_dir
     size, cache = (shape["h"], shape["w"], shape["c"]), False if args.no_cache else args.cache_dir
     videos = split_videos(args.dataset_path, args.dataset_type, "testing")
     labels = frame_labels(args.dataset_path, args.dataset_type, videos, args.avenue_labels)
@@ -196,11 +177,11 @@ def evaluate_data_set(args: argparse.Namespace, loaded: Loaded, scoring: Scoring
     fps = args.fps or flags.defaults(shape["method"], args.dataset_type)["fps"]
     seconds = [np.arange(len(video.frames)) / fps for video in clips.videos]
     loader = testing_loader(clips, args.test_batch_size, args.num_workers_test)
-    result = evaluate(loaded.model, loaded.items, loader, scoring, labels, seconds)
-    unlike = unlike_the_paper(scoring, shape["method"])
+    result = evaluate(trained.model, trained.items, loader, scoring, labels, seconds)
+    unlike = unlike_the_paper(scoring, trained.scoring())
     decisions = None
-    if loaded.normal:
-        decisions = decide(result, loaded.normal, scoring, args.false_alarm_rate, args.merge_gap)
+    if trained.normal:
+        decisions = decide(result, trained.normal, scoring, args.false_alarm_rate, args.merge_gap)
 
     output.mkdir(parents=True, exist_ok=True)
     write_scores(output / "scores.csv", result)
@@ -212,14 +193,14 @@ def evaluate_data_set(args: argparse.Namespace, loaded: Loaded, scoring: Scoring
     plural = "s" * (len(clips.videos) > 1)
     print(f"scores of {len(clips)} frames of {len(clips.videos)} video{plural}: {output / 'scores.csv'}")
     print(*metric_lines(result, unlike), sep="\n")
-    if decisions and loaded.normal:
+    if decisions and trained.normal:
         write_alarms(output / "alarms.csv", result.videos, decisions.alarms)
-        print(*alarm_lines(decisions, loaded.normal.caveat(scoring, args.false_alarm_rate)), sep="\n")
+        print(*alarm_lines(decisions, trained.normal.caveat(scoring, args.false_alarm_rate)), sep="\n")
     else:
-        print(f"no calibrated threshold: {loaded.no_calibration}")
+        print(f"no calibrated threshold: {trained.no_calibration}")
 
     def again(video: int) -> Iterator[Scored]:
-        return replay(loaded.model, result.items[video].to(device), clips, video, scoring)
+        return replay(trained.model, result.items[video].to(device), clips, video, scoring)
 
     def frame_at(video: int, frame: int) -> np.ndarray:
         return read_picture(clips.videos[video].path(frame))
@@ -237,17 +218,15 @@ def evaluate_data_set(args: argparse.Namespace, loaded: Loaded, scoring: Scoring
 # Watch a stream -------------------------------------------------------------------------------------------------------
 
 
-def watch_stream(args: argparse.Namespace, loaded: Loaded, scoring: Scoring) -> None:
+def watch_stream(args: argparse.Namespace, trained: Trained, normal: Calibration, scoring: Scoring) -> None:
     """Score a video file, a camera or a stream while its frames come, and record what is found."""
-    if loaded.normal is None:
-        raise InputError(loaded.no_calibration)
     stream = Stream(args.video, args.fps)
-    threshold = loaded.normal.threshold(scoring, args.false_alarm_rate, stream.fps)
-    caveat = loaded.normal.caveat(scoring, args.false_alarm_rate)
+    threshold = normal.threshold(scoring, args.false_alarm_rate, stream.fps)
+    caveat = normal.caveat(scoring, args.false_alarm_rate)
     print(f"calibrated threshold {threshold:.4g}" + (f", {caveat}" if caveat else ""))
     directory = args.output_dir / "watched" / stream.name
-    recorder = Recorder(directory, stream, loaded.normal, scoring, (threshold, args.merge_gap), args.save_video)
-    record(recorder, loaded.model, loaded.items, loaded.shape, args.test_batch_size)
+    recorder = Recorder(directory, stream, normal, scoring, (threshold, args.merge_gap), args.save_video)
+    record(recorder, trained.model, trained.items, trained.shape, args.test_batch_size)
 
 
 def main() -> None:
@@ -255,12 +234,12 @@ def main() -> None:
     device = pick_device(args.device, args.gpus)
     if args.deterministic:
         make_deterministic()
-    loaded = load(args, device)
-    scoring = scoring_of(args, loaded)
-    if args.video:
-        watch_stream(args, loaded, scoring)
+    trained = load(args, device)
+    scoring = scoring_of(args, trained)
+    if args.video and trained.normal:
+        watch_stream(args, trained, trained.normal, scoring)
     else:
-        evaluate_data_set(args, loaded, scoring, device)
+        evaluate_data_set(args, trained, scoring, device)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Frames of a video file, a camera or a stream, scored while they come and without a look at later ones."""
+"""Frames of a file, a camera, a stream or any other source, scored while they come, without a look at later ones."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import cv2
@@ -16,10 +16,10 @@ from model.convae import ConvAE
 
 
 class Seen(NamedTuple):
-    """What is known of a frame of a stream beside its index; the `source` of its exp.scoring.score.Place."""
+    """A frame as it came; the `source` of its exp.scoring.score.Place."""
 
-    seconds: float  # from the first frame
     picture: np.ndarray  # uint8 (h, w, 3) BGR
+    seconds: float = 0.0  # from the first frame
 
 
 def watch(
@@ -29,19 +29,21 @@ def watch(
 
     model in eval mode and items (M, C) are on one device; shape is what exp.run.load_model says of them.
     """
-    yield from score(model, items, _batches(stream, shape, 1 if stream.live else batch_size), scoring)
+    frames = (Seen(picture, seconds) for picture, seconds in stream)
+    yield from score(model, items, batches_of_frames(frames, shape, 1 if stream.live else batch_size), scoring)
 
 
-def _batches(stream: Stream, shape: dict[str, Any], batch_size: int) -> Iterator[Batch]:
+def batches_of_frames(frames: Iterable[Seen], shape: dict[str, Any], batch_size: int) -> Iterator[Batch]:
+    """The clips of a sequence of frames, for a network of this shape; the first t_length - 1 frames have none."""
     window: deque[np.ndarray] = deque(maxlen=shape["t_length"])
     clips: list[np.ndarray] = []
     places: list[Place] = []
-    for index, (picture, seconds) in enumerate(stream):
-        seen = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY) if shape["c"] == 1 else picture
-        window.append(to_planes(seen, shape["h"], shape["w"]))
+    for index, frame in enumerate(frames):
+        picture = cv2.cvtColor(frame.picture, cv2.COLOR_BGR2GRAY) if shape["c"] == 1 else frame.picture
+        window.append(to_planes(picture, shape["h"], shape["w"]))
         if len(window) == shape["t_length"]:
             clips.append(np.concatenate(window))
-            places.append(Place(0, index, Seen(seconds, picture)))
+            places.append(Place(0, index, frame))
         if len(clips) == batch_size:
             yield torch.from_numpy(np.stack(clips)), places
             clips, places = [], []
