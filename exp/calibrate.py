@@ -5,10 +5,10 @@ from pathlib import Path
 
 from data.clips import CHUNK, open_clips, split_videos, testing_loader
 from exp import flags
-from exp.device import fold_batch_norms, pick_device, place
-from exp.run import SHAPE, load_model, read_record
+from exp.device import pick_device
+from exp.run import SHAPE, read_record
 from exp.scoring.calibration import calibrate, describe, hold_out, save
-from exp.scoring.score import Scoring
+from exp.scoring.trained import load_trained
 from utils import InputError, Parser, run_script
 
 INHERITED = ("dataset_type", "dataset_path", "bad_frames", "cache_dir", "no_cache", "calibration_share", "seed")
@@ -46,18 +46,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
     device = pick_device(args.device, args.gpus)
-    items_path = args.m_items_dir or args.run.with_name("m_items.pt")
-    model, items, shape = load_model(args.run, items_path, {name: getattr(args, name) for name in SHAPE})
+    given = {name: getattr(args, name) for name in SHAPE}
+    trained = load_trained(args.run, args.m_items_dir, given, device, args.precision, args.compile)
+    shape, usual = trained.shape, trained.scoring()
     size, cache = (shape["h"], shape["w"], shape["c"]), False if args.no_cache else args.cache_dir
     videos = split_videos(args.dataset_path, args.dataset_type, "training")
     clips = open_clips(videos, "training", shape["t_length"], size, cache, args.bad_frames)
     _, clips = hold_out(clips, args.calibration_share, args.seed)
-    usual = flags.METHODS[shape["method"]]
-    scoring = Scoring(usual["th"] if args.th is None else args.th, usual["alpha"])
-    model = place(fold_batch_norms(model), device, args.precision, args.compile)
     loader = testing_loader(clips, args.test_batch_size, args.num_workers_test)
-    calibration = calibrate(model, items.to(device), loader, scoring, held_out=args.calibration_share > 0)
-    path = save(args.run, calibration, items, [video.name for video in clips.videos])
+    scoring = usual if args.th is None else usual._replace(th=args.th)
+    calibration = calibrate(trained.model, trained.items, loader, scoring, held_out=args.calibration_share > 0)
+    path = save(args.run, calibration, trained.items, [video.name for video in clips.videos])
     print(f"{describe(calibration)}\n{path}")
 
 
