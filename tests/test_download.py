@@ -53,13 +53,14 @@ def server():
 
         requests = []
         http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        http.ended = threading.Event()
         threading.Thread(target=http.serve_forever, daemon=True).start()
         servers.append(http)
         return f"http://127.0.0.1:{http.server_port}/ped2.tar.gz", requests
 
     yield serve
-    ENDED.set()
     for http in servers:
+        http.ended.set()
         http.shutdown()
         http.server_close()
 
@@ -117,14 +118,11 @@ def a_page_of_a_proxy(handler, content):
     handler.wfile.write(b"<html>")
 
 
-ENDED = threading.Event()  # the last test is over
-
-
 def silent(handler, content):
     handler.head()
     handler.wfile.write(content[:9])
     handler.wfile.flush()
-    ENDED.wait()
+    handler.server.ended.wait()
 
 
 @pytest.mark.parametrize(
