@@ -36,7 +36,7 @@ from data.frames import find_videos, split_directory
 from exp import flags
 from exp.device import fold_batch_norms, keep_freed_memory, pick_device, place
 from exp.run import build_model, environment
-from exp.scoring.score import score
+from exp.scoring.score import Place, Scoring, score
 from model import memory
 from Train import train_epoch
 from utils import Parser, psnr, regular_score, run_script, write_whole
@@ -167,12 +167,6 @@ class Plain:
 # Ours ----------------------------------------------------------------------------------------------------------------
 
 
-class OneBatch(list):
-    """What train_epoch of Train.py takes for a loader."""
-
-    sampler = SimpleNamespace(rank=1)  # of another process than the one that shows a progress bar
-
-
 class Ours:
     """The same with what Train.py and Evaluate.py use, in the given way."""
 
@@ -201,14 +195,15 @@ class Ours:
         return torch.stack([self.clips[i] for i in indices])
 
     def train(self, indices):
-        batch = OneBatch([self.batch(indices)])
+        batch = [self.batch(indices)]
         weights = SimpleNamespace(**USUAL)
-        self.items, metrics = train_epoch(self.model, self.model, self.items, batch, self.optimizer, weights)
+        self.items, metrics = train_epoch(self.model, self.items, batch, self.optimizer, weights, lambda *_: None)
         return metrics["loss"]
 
     def evaluate(self, indices):
         chunks = [indices[i : i + self.way.chunk] for i in range(0, len(indices), self.way.chunk)]
-        found = score(self.scoring, self.items, map(self.batch, chunks), [len(indices)], self.task.th)
+        batches = ((self.batch(chunk), [Place(0, index) for index in chunk]) for chunk in chunks)
+        found = score(self.scoring, self.items, batches, Scoring(self.task.th, USUAL["alpha"]))
         return np.concatenate([torch.stack((s.psnr, s.distance, s.regular), dim=1).cpu().numpy() for s in found])
 
 

@@ -29,16 +29,14 @@ WAYS = {  # each with the flags of Evaluate.py that are the same
     "auto": (Way(quantile=0.95), ["--th", "auto"]),
     "smooth": (Way(smooth=2), ["--smooth", 2]),
     "causal": (Way(smooth=2, causal=True), ["--smooth", 2, "--smooth_kind", "causal"]),
-    "patch": (Way(psnr_region=8), ["--psnr_region", 8]),
 }
-TOO_LARGE = {"patch of 32": Way(psnr_region=32)}  # for frames of 16 pixels
 PAGE = "# Numbers\n\n<!-- table: mini -->\nold\n<!-- end -->\n\nText.\n\n<!-- table: mini/runs -->\n<!-- end -->\n"
 
 
 @pytest.fixture
 def plan(dataset, tmp_path, monkeypatch):
     """The plan "mini", whose results and page are kept here, and what was called: [(script, arguments), ...]."""
-    called, ways = [], {name: way for name, (way, _) in WAYS.items()} | TOO_LARGE
+    called, ways = [], {name: way for name, (way, _) in WAYS.items()}
     (tmp_path / "page.md").write_text(PAGE)
     monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(tables, "PAGES", (tmp_path / "page.md",))
@@ -92,7 +90,7 @@ def test_partial_runs_of_a_plan_add_up(plan, scorings, capsys):
     plan.clear(), scorings.clear(), capsys.readouterr()
     assert start("mini") == 0
     assert [arguments[arguments.index("--exp_dir") + 1] for arguments in plan] == ["mini-no_losses-seed0"]
-    assert len(scorings) == 4  # as published, memory off, γ auto, patch; λ and smoothing use the first
+    assert len(scorings) == 3  # as published, memory off, γ auto; λ and smoothing use the first
     assert list(results()) == ["pred-seed0", "pred-seed1", "recon-seed0", "pred-no_losses-seed0"]
     assert {name: entry for name, entry in results().items() if name in before} == before
 
@@ -256,12 +254,11 @@ def test_plans_are_of_runs_that_train_would_take():
     for name in PLANS:
         found = reproduce.jobs(name)
         assert len({job.name for job in found}) == len({job.directory for job in found}) == len(found)
-    ped2 = reproduce.jobs("ped2_cpu")
-    assert [str(job.directory) for job in ped2[:4]] == [
-        *(f"exp/ped2/pred/ped2_cpu-seed{seed}" for seed in range(3)),
-        "exp/ped2/recon/ped2_cpu-seed0",
-    ]
-    assert (ped2[0].flags["h"], ped2[0].flags["epochs"], ped2[3].flags["lr"]) == (64, 5, 2e-5)
+    ped2 = {job.name: job for job in reproduce.jobs("ped2_cpu")}
+    pred, recon = ped2["pred-seed0"], ped2["recon-seed0"]
+    assert str(pred.directory) == "exp/ped2/pred/ped2_cpu-seed0"
+    assert str(recon.directory) == "exp/ped2/recon/ped2_cpu-seed0"
+    assert (pred.flags["h"], pred.flags["epochs"], recon.flags["lr"]) == (64, 5, 2e-5)
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not here")

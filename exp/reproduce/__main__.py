@@ -1,4 +1,4 @@
-"""The numbers: `python -m exp.reproduce PLAN` trains and evaluates the runs of a plan (exp/reproduce/plans.py) that are missing.
+"""The numbers: `python -m exp.reproduce PLAN` trains and evaluates the runs of a plan that are missing.
 
 Train.py trains a run to exp/<dataset>/<method>/<plan>-seed<n>/; it goes on where it was stopped, and a finished run is
 passed over. Its last epoch is evaluated in all ways of EVALUATIONS. After each run exp/results/<plan>.json holds what
@@ -15,16 +15,16 @@ from typing import NamedTuple
 import numpy as np
 
 import Train
-import utils
-from data.clips import open_clips, split_videos
+from data.clips import open_clips, split_videos, testing_loader
 from data.labels import frame_labels
-from exp import calibrate, flags
-from exp.device import fold_batch_norms, pick_device, place
+from exp import calibrate
+from exp.device import pick_device
 from exp.pack import sha256
 from exp.reproduce import tables
 from exp.reproduce.plans import EVALUATIONS, PLANS
-from exp.run import FREE, SHAPE, call, contradiction, environment, load_model, read_record, run_directory
+from exp.run import FREE, call, contradiction, environment, read_record, run_directory
 from exp.scoring import calibration, evaluation
+from exp.scoring.trained import load_trained
 from utils import InputError, Parser, run_script, write_whole
 
 
@@ -84,33 +84,35 @@ def train(job, passed_on):
 
 def evaluate(job, wanted, dataset_path, cache_dir, device):
     """Evaluate the last epoch of a run in the ways `wanted`, {name: exp.reproduce.plans.Way}. Returns {name: result, a dict}."""
-    model_path, dataset_type = job.directory / "model.pth", job.flags["dataset_type"]
-    model, items, shape = load_model(model_path, model_path.with_name("m_items.pt"), dict.fromkeys(SHAPE))
-    network, usual = fold_batch_norms(place(model, device, "fp32")), flags.METHODS[shape["method"]]
+    dataset_type = job.flags["dataset_type"]
+    trained = load_trained(job.directory, device=device)
+    if trained.normal is None:
+        raise InputError(trained.no_calibration)
+    shape = trained.shape
     videos = split_videos(dataset_path, dataset_type, "testing")
     labels = frame_labels(dataset_path, dataset_type, videos)
     if labels is None:
         raise InputError(f"no labels for {dataset_type}, so no AUC: data/README.md says how to give them")
     clips = open_clips(videos, "testing", shape["t_length"], (shape["h"], shape["w"], shape["c"]), cache_dir)
-    normal = np.concatenate(calibration.load(model_path, items).regular)
+    regular = np.concatenate(trained.normal.regular)
+    seconds = [np.arange(len(video.frames), dtype=float) for video in clips.videos]  # σ counts frames
     scored, results = {}, {}
     for name, way in wanted.items():
-        alpha = usual["alpha"] if way.alpha is None else way.alpha
-        th = usual["th"] if way.th is None else way.th
-        th = th if way.quantile is None else float(np.quantile(normal, way.quantile))
-        key = th, way.memory_update, way.psnr_region
+        scoring = way.scoring(trained.scoring(), regular)
+        key = scoring.th, scoring.memory_update
         if key not in scored:  # λ and smoothing work on scores, so those that differ in nothing else share them
-            scoring = {"memory_update": way.memory_update, "psnr_region": way.psnr_region, "num_workers": 1}
-            scored[key] = evaluation.evaluate(network, items.to(device), clips, th, alpha, labels, **scoring)
+            loader = testing_loader(clips)
+            scored[key] = evaluation.evaluate(trained.model, trained.items, loader, scoring, labels, seconds)
         found = scored[key]
-        abnormality = evaluation.abnormality(found.psnr, found.distance, alpha, way.smooth, way.causal)
+        abnormality = evaluation.abnormality(found.psnr, found.distance, seconds, scoring)
+        result = found._replace(abnormality=abnormality, metrics=evaluation.measure(found.labels, abnormality))
         results[name] = {
             "settings": way.settings(),
-            "th": th,
-            "alpha": alpha,
-            **evaluation.metrics(found.labels, abnormality),
+            "th": scoring.th,
+            "alpha": scoring.alpha,
+            **result.metrics._asdict(),
             "updated": float(np.concatenate(found.updated).mean()),
-            "videos": dict(zip(found.videos, utils.auc_of_videos(found.labels, abnormality), strict=True)),
+            "videos": evaluation.auc_of_videos(result),
         }
     return results
 
@@ -125,9 +127,7 @@ def conclude(job, before, dataset_path, cache_dir, device):
         "weights": {name: sha256(job.directory / name) for name in ("model.pth", "m_items.pt")},
         "epochs": record.history,
     }
-    side = min(job.flags["h"], job.flags["w"])
     ways = EVALUATIONS if job.curves else {tables.PUBLISHED: EVALUATIONS[tables.PUBLISHED]}
-    ways = {name: way for name, way in ways.items() if (way.psnr_region or 0) <= side}
     same = before is not None and all(before[key] == entry[key] for key in ("flags", "weights"))
     kept = before["evaluations"] if same else {}
     wanted = {name: way for name, way in ways.items() if kept.get(name, {}).get("settings") != way.settings()}

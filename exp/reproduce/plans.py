@@ -2,7 +2,11 @@
 
 from typing import NamedTuple
 
+import numpy as np
+
+from exp.flags import Span
 from exp.scoring.calibration import NORMAL_SHARE
+from exp.scoring.score import Scoring
 
 
 class Training(NamedTuple):
@@ -79,10 +83,20 @@ class Way(NamedTuple):
     th: float | None = None  # γ; None: the method's
     quantile: float | None = None  # in its place, this quantile of the regular scores of the calibration
     memory_update: bool = True
-    psnr_region: int | None = None  # pixels, side of the patch of which the worst one gives P; None: the frame gives it
     alpha: float | None = None  # λ; None: the method's
     smooth: int | None = None  # frames, σ of the Gaussian over time
     causal: bool = False
+
+    def scoring(self, usual: Scoring, regular: np.ndarray) -> Scoring:
+        """The same, with the method's own settings where this has none; regular: the scores (n,) of the calibration."""
+        th = usual.th if self.th is None else self.th
+        return Scoring(
+            th=th if self.quantile is None else float(np.quantile(regular, self.quantile)),
+            alpha=usual.alpha if self.alpha is None else self.alpha,
+            memory_update=self.memory_update,
+            sigma=Span(self.smooth) if self.smooth else None,
+            causal=self.causal,
+        )
 
     def settings(self):
         """What is not the default, as a dict."""
