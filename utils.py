@@ -10,7 +10,7 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -168,6 +168,12 @@ def macro_auc(labels: list[np.ndarray], abnormality: list[np.ndarray]) -> tuple[
 
 
 # Progress ------------------------------------------------------------------------------------------------------------
+
+
+def named(things: Sequence[object], most: int = 5) -> str:
+    """The first few of a list, for a message."""
+    some = ", ".join(map(str, things[:most]))
+    return f"{some} and {len(things) - most} more" if len(things) > most else some
 
 
 def duration(seconds: float) -> str:

@@ -23,11 +23,10 @@ from data import synthetic
 from data.archives import compare
 from data.frames import LITTER, FrameError, Video, read_picture, scan, split_directory
 from data.labels import BUILT_IN, FAMILIES, frame_labels, intervals, label_source
-from utils import InputError, Parser, run_script
+from utils import InputError, Parser, named, run_script
 
 SCRIPTS = {"training": "training", "testing": "evaluation"}  # what reads a split
 LEVELS = ("error", "warning", "note")
-NAMED = 5  # of several things of one kind, so many are named
 
 
 class Finding(NamedTuple):
@@ -53,12 +52,6 @@ class Checked(NamedTuple):
 
     def __str__(self):
         return f"{self.split} video {self.video.name}"
-
-
-def named(things):
-    """The first few of a list, to be said in a line."""
-    some = ", ".join(map(str, things[:NAMED]))
-    return f"{some} and {len(things) - NAMED} more" if len(things) > NAMED else some
 
 
 # Reading -------------------------------------------------------------------------------------------------------------
@@ -240,7 +233,8 @@ def avenue_families(labels, dataset, videos, family):
 def strays(dataset):
     """Files and folders that nothing reads, and what a stopped data.prepare left."""
     known = {dataset: {*SCRIPTS, "frame_labels.npy", "frame_labels.csv"}}
-    known |= {dataset / split: {"frames"} for split in SCRIPTS}
+    known |= {dataset / split: {"frames", "times"} for split in SCRIPTS}
+    known[dataset / "testing"].add("masks")
     found = [entry for folder, names in known.items() if folder.is_dir() for entry in folder.iterdir()]
     found = [entry for entry in found if entry.name not in known[entry.parent]]
     for split in SCRIPTS:
