@@ -211,7 +211,7 @@ def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scori
         draw_evaluation(output / "figures", result, chosen, again, frame_at, unlike)
         print(f"figures: {output / 'figures'}")
     if args.save_video:
-        annotate_all(output / "videos", result, decisions, again, frame_at, fps)
+        annotate_all(output / "videos", result, decisions, again, frame_at)
         print(f"annotated videos: {output / 'videos'}")
 
 
