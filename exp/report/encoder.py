@@ -14,7 +14,8 @@ from utils import InputError
 
 TICKS = 18000  # per second: exact for the usual rates, and a gap of a day still fits the 31 bits that .mp4 has for it
 ENCODERS = {  # by preference, as some builds of FFmpeg lack the first; the last one does not play in browsers
-    "libx264": {"preset": "veryfast", "crf": "21", "g": "100", "bf": "0"},  # a whole picture every 100 frames, to seek quickly
+    # g: a whole picture every 100 frames, to seek quickly; no B-frames, as times that vary would need an edit list
+    "libx264": {"preset": "veryfast", "crf": "21", "g": "100", "bf": "0"},
     "libopenh264": {"b": "4M", "g": "100"},
     "mpeg4": {"b": "4M", "g": "100"},
 }
@@ -32,13 +33,16 @@ class VideoFile:
         self.path, self.temporary = path, path.with_name(f".{path.stem}.part.mp4")
         self.first = 0.0  # seconds of the first frame
         self.last = -1  # ticks of the last frame
-        self.shown = TICKS // 25  # ticks that the last frame is shown for: as long as the one before, where there is one
+        self.shown = (
+            TICKS // 25
+        )  # ticks that the last frame is shown for: as long as the one before, where there is one
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot make the folder {path.parent}: {error.strerror}") from error
-        self.container = av.open(str(self.temporary), "w", options={"movflags": "faststart"})
         encoder = _encoder(path)
+        address = str(self.temporary.absolute())  # so that FFmpeg takes no name with a colon for an address
+        self.container = av.open(address, "w", options={"movflags": "faststart"})
         self.stream = cast(av.VideoStream, self.container.add_stream(encoder, options=ENCODERS[encoder]))
         self.stream.height, self.stream.width, self.stream.pix_fmt = height, width, "yuv420p"
         self.stream.codec_context.time_base = Fraction(1, TICKS)
@@ -79,7 +83,8 @@ class VideoFile:
         self.thread.shutdown()
         with contextlib.suppress(OSError, av.FFmpegError):
             self.container.close()
-        self.temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.temporary.unlink()
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
         self.container.mux(self.stream.encode(frame))
@@ -105,4 +110,6 @@ def _encoder(path: Path) -> str:
     for name in ENCODERS:
         with contextlib.suppress(av.codec.codec.UnknownCodecError):
             return av.Codec(name, "w").name
-    raise InputError(f"cannot write {path}: PyAV has no encoder {' or '.join(ENCODERS)} here; pip install av brings one")
+    raise InputError(
+        f"cannot write {path}: PyAV has no encoder {' or '.join(ENCODERS)} here; pip install av brings one"
+    )

@@ -25,7 +25,7 @@ MIN_WIDTH, MAX_WIDTH = 640, 1280  # frames are enlarged or shrunk to a width bet
 TEXT, CURVE = 64, 140  # heights of the two strips under the frame
 AXIS = 46  # width of the numbers left of the curve
 # Okabe and Ito's colours, which colour-blind people can tell apart, in BGR
-BLUE, VERMILION, BLACK, GREY, WHITE = (178, 114, 0), (0, 94, 213), (0,) * 3, (119,) * 3, (255,) * 3
+BLUE, VERMILION, BLACK, GREY, WHITE = (178, 114, 0), (0, 94, 213), (0, 0, 0), (119, 119, 119), (255, 255, 255)
 SHADE = (204, 223, 246)  # of labelled intervals
 HEAT = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO).reshape(256, 3)
 
@@ -87,7 +87,7 @@ class AnnotatedVideo:
     def __enter__(self) -> "AnnotatedVideo":
         return self
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
         if kind is None:
             self.finish()
         else:
@@ -151,10 +151,10 @@ def _draw_curve(strip: np.ndarray, curve: LiveCurve | WholeCurve, now: int) -> N
     moments, (low, high, threshold) = curve.moments, curve.limits
     left, right, top, bottom = AXIS, strip.shape[1] - 12, 10, len(strip) - 26
 
-    def x(place):
+    def x(place: float | np.ndarray) -> np.ndarray:
         return np.round(left + (right - left) * np.asarray(place) / max(curve.window - 1, 1)).astype(int)
 
-    def y(score):
+    def y(score: float | np.ndarray) -> np.ndarray:
         return np.round(bottom - (bottom - top) * (np.clip(score, low, high) - low) / (high - low)).astype(int)
 
     for start, end in intervals([bool(moment.label) for moment in moments]):
@@ -176,9 +176,18 @@ def _draw_curve(strip: np.ndarray, curve: LiveCurve | WholeCurve, now: int) -> N
     _text(strip, f"{first + curve.window - 1}", (right, len(strip) - 7), GREY, align=1)
 
 
-def _text(picture, text, place, colour=BLACK, limit=None, align=0.0) -> None:
-    """Write with the left end (align 0), middle (0.5) or right end (1) of the line at `place`, cut where it is wider
-    than `limit`. The font has ASCII only."""
+def _text(
+    picture: np.ndarray,
+    text: str,
+    place: tuple[int, int],
+    colour: tuple[int, int, int] = BLACK,
+    limit: int | None = None,
+    align: float = 0,
+) -> None:
+    """Write with the left end (align 0), middle (0.5) or right end (1) of the line at `place`.
+
+    A text wider than `limit` is cut. The font has ASCII only.
+    """
     font = (cv2.FONT_HERSHEY_SIMPLEX, 0.58, 1)
     text = text.encode("ascii", "replace").decode()
     while limit and cv2.getTextSize(text, *font)[0][0] > limit:
