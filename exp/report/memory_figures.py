@@ -54,7 +54,8 @@ def draw_wins(path: Path, wins: dict[str, Wins]) -> None:
         share = 100 * wins[split].share
         bars = axes.bar(np.arange(count) + 0.44 * side, share, label=f"{split} clips", **look)
         if count <= 12:
-            axes.bar_label(bars, [f"{value:.1f}" for value in share], fontsize=8, padding=2, path_effects=OUTLINE)
+            over: dict[str, Any] = {"bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1}}  # the line of equal shares
+            axes.bar_label(bars, [f"{value:.1f}" for value in share], fontsize=8, padding=3, **over)
     axes.set_xticks(range(0, count, 1 + count // 40))
     axes.grid(axis="x", visible=False)
     figure.legend(loc="outside upper center", ncols=3)
@@ -101,7 +102,7 @@ def draw_embedding(path: Path, wins: dict[str, Wins], items: Tensor, seed: int) 
         title = f"{len(some.queries)} queries of {some.clips} {split} clips"
         axes = figure.add_subplot(1, 2, column + 1, title=title, sharex=shared, sharey=shared, aspect="equal")
         axes.scatter(
-            places[column][:, 0], places[column][:, 1], s=9, c=colours(some.chosen), linewidths=0, rasterized=True
+            places[column][:, 0], places[column][:, 1], s=12, c=colours(some.chosen), linewidths=0, rasterized=True
         )
         axes.scatter(
             places[-1][:, 0],
