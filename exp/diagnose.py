@@ -166,8 +166,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
+    flags_then = read_record(args.run).flags
     trained = load_trained(args.run, device=args.device)
-    flags_then, shape = read_record(args.run).flags, trained.shape
+    shape = trained.shape
     dataset_path = args.dataset_path or flags_then["dataset_path"]
     size, wins = (shape["h"], shape["w"], shape["c"]), {}
     for split in SPLITS:
