@@ -215,7 +215,8 @@ def _title(result: Evaluation, video: int) -> str:
 
 def _draw_parts(axes: Axes, result: Evaluation, video: int, dot: str | None) -> list[Any]:
     """What the abnormality is made of. The unit of the feature distance is the same for all videos."""
-    power = int(np.floor(np.log10(max(max(map(np.max, result.distance)), 1e-12))))
+    usual = float(np.median(np.concatenate(result.distance)))
+    power = int(np.floor(np.log10(usual))) if usual > 0 else 0
     other = axes.twinx()
     thin: dict[str, Any] = {"linewidth": 1, "marker": dot}
     distance = result.distance[video] / 10.0**power

@@ -111,10 +111,12 @@ def panel(path: Path, read: Read, title: str = "", ratio: float = 1, error_max: 
     for place, name, picture in ((0, "frame", frame), (1, "prediction", _picture(read.predicted))):
         _blank(figure, grid[0, place], name).imshow(picture, **shown)
     axes = _blank(figure, grid[0, 2], "squared error, frames in [0, 1]")
-    scale = PowerNorm(0.5, 0, error_max or read.high_error or 1.0, clip=True)
+    highest = error_max or read.high_error or 1.0
+    scale = PowerNorm(0.5, 0, highest, clip=True)
     axes.imshow(0.5 * gray, **shown)
     heat = axes.imshow(error, cmap="inferno", norm=scale, alpha=scale(error).data, **shown)  # dark: transparent
-    ticks = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10])
+    ticks = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(0, highest)
+    ticks = [tick for tick in ticks if tick <= highest]  # none on the arrow at the end
     figure.colorbar(heat, extend="max", shrink=0.8, label="mean over channels", ticks=ticks, format="%g")
 
     axes = _blank(figure, grid[1, 0], "nearest item of each query")
