@@ -26,7 +26,7 @@ class VideoFile:
 
     A thread encodes, so that Ctrl-C and SIGTERM, which Python raises in the main thread, never fall between a frame and
     its packets: whatever stops the program, `finish` makes a whole video of the frames added so far.
-    height and width are even. All methods but `discard` raise InputError where the video cannot be written.
+    height and width are even. `add` and `finish` raise InputError where the video cannot be written, and leave none.
     """
 
     def __init__(self, path: Path, height: int, width: int) -> None:
@@ -99,6 +99,7 @@ class VideoFile:
             if self.pending:
                 self.pending.result()
         except (OSError, av.FFmpegError) as error:
+            self.discard()
             raise self._refused(error) from error
 
     def _refused(self, error: Exception) -> InputError:

@@ -11,6 +11,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
@@ -47,6 +48,7 @@ class Recorder:
         # all that a smoothed score depends on
         self.recent: deque[float] = deque(maxlen=1 + smoothing_reach(self.sigma) if self.sigma else 1)
         self.video: AnnotatedVideo | None = self._open_video() if save_video else None
+        self.no_video: InputError | None = None  # why it cannot be written
         self.count = self.alarms = 0
         self.score_table = Table(directory / "scores.csv", WATCHED)
         self.alarm_table = Table(directory / "alarms.csv", ALARMS)
@@ -74,10 +76,18 @@ class Recorder:
             self._report(self.tracker.add(index, seen.seconds, now))
             rows.append(watched_row(index, seen.seconds, p[k], d[k], e[k], updated[k], now, alarm))
             if self.video:
-                self.video.add(seen.picture, errors[k], Moment(index, seen.seconds, now, alarm=alarm))
+                self._annotate(seen.picture, errors[k], Moment(index, seen.seconds, now, alarm=alarm))
         self.score_table.add(*rows)
         self.count += len(rows)
         return now
+
+    def _annotate(self, picture: np.ndarray, errors: np.ndarray, moment: Moment) -> None:
+        """Add a frame to the video. One that cannot be written ends nothing else: `finish` raises it."""
+        try:
+            if self.video:
+                self.video.add(picture, errors, moment)
+        except InputError as error:
+            self.video, self.no_video = None, error
 
     def _report(self, alarm: Alarm | None) -> None:
         if alarm:
@@ -91,6 +101,8 @@ class Recorder:
         self._report(self.tracker.finish())
         if self.video:
             self.video.finish()
+        if self.no_video:
+            raise self.no_video
 
     def close(self) -> None:
         """Close the files; a video that is not finished is gone."""
