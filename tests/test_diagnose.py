@@ -82,7 +82,12 @@ def test_the_share_of_the_usual_item():
         ([0.25, 0.25, 0.25, 0.25], 0.9, ([], [], False), ["healthy: ", "4.0 of 4 items"]),
         ([0.4, 0.3, 0.3, 0.0], 0.9, ([3], [], False), ["dead: 3, each nearest to less than 0.1 %"]),
         ([0.4, 0.3, 0.3, 0.0], 0.96, ([3], [(1, 2)], False), ["dead: 3", "collapsed: 1 and 2 (0.960)"]),
-        ([0.97, 0.01, 0.01, 0.01], 0.9, ([], [], True), ["concentrated: the training queries use 1.2 of 4 items", "less than 50 %"]),
+        (
+            [0.97, 0.01, 0.01, 0.01],
+            0.9,
+            ([], [], True),
+            ["concentrated: the training queries use 1.2 of 4 items", "less than 50 %"],
+        ),
     ],
 )
 def test_diagnosis(share, alike, found, words):

@@ -1,3 +1,5 @@
+"""What a person looks at: figures, annotated videos, tables, and the lines on the terminal."""
+
 import importlib.util
 import os
 

@@ -250,8 +250,7 @@ def _add_seconds(axes: Axes, frames: np.ndarray, seconds: np.ndarray) -> None:
     """A second axis below that of the frames, which names the times of the same places."""
     below = axes.secondary_xaxis(-0.34)
     below.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    decimals = 0 if seconds[-1] - seconds[0] > 300 else 1
-    named = [f"{time:.{decimals}f}" for time in seconds]
+    named = [f"{round(float(time), 2):g}" for time in seconds]
     first = int(frames[0])
     inside = range(len(frames))
     below.xaxis.set_major_formatter(
