@@ -9,7 +9,7 @@ import pytest
 from drawn import decisions, differ, evaluation, frame_at, picture, replay_of
 from helpers import ROOT
 
-from exp.report import curves
+from exp.report import curves, score_curves
 from exp.report.style import FORMATS, Look
 from utils import InputError
 
@@ -49,7 +49,7 @@ KINDS = {
 @pytest.mark.parametrize("decided", [False, True])
 def test_score_curves(tmp_path, found, decided):
     decided = decisions(found) if decided else None
-    curves.score_curves(tmp_path, found, decided, frame_at, Look(note="smooth 4"))
+    score_curves.score_curves(tmp_path, found, decided, frame_at, Look(note="smooth 4"))
     pictures = [picture(tmp_path / f"{name}.png", 1200, 1100 if decided else 900) for name in found.videos]
     assert len(pictures) == 1 or not np.array_equal(*pictures)
 
@@ -58,22 +58,22 @@ def test_score_curves_show_what_was_decided(tmp_path):
     found = evaluation([60])
     thresholds = [(found, decisions(found, threshold), 0, frame_at) for threshold in (2.0, 4.0, 100.0)]
     assert [bool(some[1].alarms[0]) for some in thresholds] == [True, True, False]
-    differ(curves.score_curve, tmp_path / "scores.png", (1200, 1100), *thresholds)
+    differ(score_curves.score_curve, tmp_path / "scores.png", (1200, 1100), *thresholds)
 
 
 def test_times_that_vary(tmp_path):
     found = evaluation([100])
     jump = np.where(np.arange(100) < 50, 0, 3600) + found.seconds[0]
     some = [(result, None, 0, frame_at) for result in (found, found._replace(seconds=[jump]))]
-    differ(curves.score_curve, tmp_path / "scores.png", (1200, 900), *some)
+    differ(score_curves.score_curve, tmp_path / "scores.png", (1200, 900), *some)
 
 
 def test_peaks_are_the_highest_and_apart():
     values = np.zeros(240)
     values[[30, 33, 100, 180, 239]] = [0.9, 0.8, 0.5, 0.7, 0.6]
-    assert curves.peaks(values, count=4) == [30, 100, 180, 239]
-    assert curves.peaks(values, count=2) == [30, 180]
-    assert curves.peaks(np.zeros(1)) == [0]
+    assert score_curves.peaks(values, count=4) == [30, 100, 180, 239]
+    assert score_curves.peaks(values, count=2) == [30, 180]
+    assert score_curves.peaks(np.zeros(1)) == [0]
 
 
 @pytest.mark.parametrize(("draw", "size"), [(curves.roc_curve, (700, 700)), (curves.score_histogram, (900, 500))])
@@ -118,10 +118,9 @@ def test_a_figure_that_cannot_be_written(tmp_path):
             curves.score_histogram(path, [np.ones(2, int)], [np.ones(2)])
 
 
-@pytest.mark.parametrize("module", ["curves", "panels", "memory_figures", "style"])
-def test_a_notebook_names_a_backend_that_is_not_here(module):
+def test_a_notebook_names_a_backend_that_is_not_here():
     environment = {**os.environ, "MPLBACKEND": "module://no_such_package.backend_inline"}
-    command = [sys.executable, "-c", f"import exp.report.{module}; import matplotlib.pyplot"]
+    command = [sys.executable, "-c", "import exp.report.memory_figures, exp.report.curves, matplotlib.pyplot"]
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
 
 

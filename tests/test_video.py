@@ -44,7 +44,7 @@ def test_frames_keep_their_times(tmp_path, times):
     for picture, time in zip(noise(len(times)), times, strict=True):
         file.add(picture, time)
     file.finish()
-    frames, found = opened(tmp_path / "video.mp4")
+    _, found = opened(tmp_path / "video.mp4")
     assert found == pytest.approx(np.subtract(times, times[0]), abs=1e-4)
     with av.open(str(tmp_path / "video.mp4")) as container:
         last = times[-1] - times[-2] if len(times) > 1 else 1 / 25  # shown for as long as the one before

@@ -94,7 +94,7 @@ class VideoFile:
         self.container.close()
 
     def _wait(self) -> None:
-        """Until what was asked of the thread is done."""
+        """Wait until the thread has done what it was given."""
         try:
             if self.pending:
                 self.pending.result()

@@ -1,5 +1,6 @@
 """How figures look and how they are written: what the other modules of figures share."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,6 +55,11 @@ class Look(NamedTuple):
 
 def add_title(figure: Figure, text: str) -> None:
     figure.suptitle(text, fontsize=14, parse_math=False)  # names of videos may hold a $
+
+
+def beside(note: str, width: int) -> str:
+    """A note in brackets to go below a title, in lines of at most `width` letters; "" for none."""
+    return "\n" + textwrap.fill(f"({note})", width) if note else ""
 
 
 def save(figure: Figure, path: Path) -> None:
