@@ -51,6 +51,15 @@ def test_frames_keep_their_times(tmp_path, times):
         assert container.duration / av.time_base == pytest.approx(times[-1] - times[0] + last, abs=1e-3)
 
 
+def test_a_gap_of_days_is_shortened_to_one(tmp_path):
+    file, day = VideoFile(tmp_path / "video.mp4", 64, 64), 24 * 3600
+    for picture, time in zip(noise(5), (0, 0.04, 9 * day, 9 * day + 1, 9 * day + 3), strict=True):
+        file.add(picture, time)
+    file.finish()
+    times = opened(tmp_path / "video.mp4")[1]
+    assert np.diff(times) == pytest.approx([0.04, day, 1, 2], abs=1e-3)
+
+
 def test_a_video_plays_in_browsers(tmp_path):
     file = VideoFile(tmp_path / "video.mp4", 64, 64)
     file.add(noise(1)[0], 0)

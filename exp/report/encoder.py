@@ -12,7 +12,8 @@ import numpy as np
 
 from utils import InputError
 
-TICKS = 18000  # per second: exact for the usual rates, and a gap of a day still fits the 31 bits that .mp4 has for it
+TICKS = 18000  # per second: exact for the usual rates
+LONGEST = 24 * 3600 * TICKS  # that a frame is shown; .mp4 has 31 bits for it
 ENCODERS = {  # by preference, as some builds of FFmpeg lack the first; the last one does not play in browsers
     # g: a whole picture every 100 frames, to seek quickly; no B-frames, as times that vary would need an edit list
     "libx264": {"preset": "veryfast", "crf": "21", "g": "100", "bf": "0"},
@@ -33,9 +34,7 @@ class VideoFile:
         self.path, self.temporary = path, path.with_name(f".{path.stem}.part.mp4")
         self.first = 0.0  # seconds of the first frame
         self.last = -1  # ticks of the last frame
-        self.shown = (
-            TICKS // 25
-        )  # ticks that the last frame is shown for: as long as the one before, where there is one
+        self.shown = TICKS // 25  # how long the last frame is shown: like the one before, where there is one
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -53,13 +52,16 @@ class VideoFile:
     def add(self, picture: np.ndarray, seconds: float) -> None:
         """Append a picture, uint8 (height, width, 3) BGR, which is shown until the time of the next one.
 
-        The video starts with the time of the first. A time that does not come after the last one is moved behind it.
+        The video starts with the time of the first. A time that does not come after the last one is moved behind it, and
+        of a gap of more than a day a day is left.
         """
         self._wait()
         if self.last < 0:
-            self.first, ticks = seconds, 0
+            ticks, self.first = 0, seconds
         else:
             ticks = max(round((seconds - self.first) * TICKS), self.last + 1)
+            left_out = max(ticks - self.last - LONGEST, 0)
+            ticks, self.first = ticks - left_out, self.first + left_out / TICKS
             self.shown = ticks - self.last
         self.last = ticks
         frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
