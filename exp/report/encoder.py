@@ -52,8 +52,8 @@ class VideoFile:
     def add(self, picture: np.ndarray, seconds: float) -> None:
         """Append a picture, uint8 (height, width, 3) BGR, which is shown until the time of the next one.
 
-        The video starts with the time of the first. A time that does not come after the last one is moved behind it, and
-        of a gap of more than a day a day is left.
+        The video starts with the time of the first. A time that does not follow the last one is moved behind it; of a
+        gap of more than a day, one day is left.
         """
         self._wait()
         if self.last < 0:
