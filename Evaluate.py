@@ -207,11 +207,12 @@ def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scori
 
     if not args.no_figures:
         from exp.report.curves import draw_evaluation  # here, as matplotlib takes a second to import
+        from exp.report.style import Look
 
-        draw_evaluation(output / "figures", result, chosen, again, frame_at, unlike)
+        draw_evaluation(output / "figures", result, decisions, again, frame_at, Look(chosen, unlike))
         print(f"figures: {output / 'figures'}")
     if args.save_video:
-        annotate_all(output / "videos", result, decisions, again, frame_at, fps)
+        annotate_all(output / "videos", result, decisions, again, frame_at)
         print(f"annotated videos: {output / 'videos'}")
 
 

@@ -279,7 +279,7 @@ def test_a_full_disk_while_the_video_is_written_keeps_the_scores(run, capfd):
         assert call(run, "v.avi", "--save_video") == 2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    one_line(capfd, "annotated.mp4", "disk full", "36 frames are scored")
+    one_line(capfd, "annotated.mp4", "File too large", "36 frames are scored")
     assert len(rows(run, "v")) == 36
     assert sorted(path.name for path in (run / "watched/v").iterdir()) == ["alarms.csv", "scores.csv"]
 

@@ -11,13 +11,14 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
 from data.stream import Stream
 from exp.flags import Span
 from exp.report.files import ALARMS, WATCHED, Table, alarm_row, watched_row
-from exp.report.video import AnnotatedVideo
+from exp.report.video import AnnotatedVideo, Limits, LiveCurve, Moment
 from exp.scoring.alarms import Alarm, Tracker
 from exp.scoring.calibration import Calibration
 from exp.scoring.score import Scored, Scoring
@@ -46,17 +47,16 @@ class Recorder:
         self.sigma = scoring.sigma.frames(stream.fps) if scoring.sigma else None
         # all that a smoothed score depends on
         self.recent: deque[float] = deque(maxlen=1 + smoothing_reach(self.sigma) if self.sigma else 1)
-        self.save_video = save_video
-        self.video: AnnotatedVideo | None = None
+        self.video: AnnotatedVideo | None = self._open_video() if save_video else None
+        self.no_video: InputError | None = None  # why it cannot be written
         self.count = self.alarms = 0
         self.score_table = Table(directory / "scores.csv", WATCHED)
         self.alarm_table = Table(directory / "alarms.csv", ALARMS)
 
-    def _open_video(self, first: int) -> AnnotatedVideo:
-        path, name, fps, threshold = self.directory / "annotated.mp4", self.stream.name, self.stream.fps, self.threshold
+    def _open_video(self) -> AnnotatedVideo:
         heat = 3 * self.calibration.auto_th()  # errors beyond those of normal frames are bright
-        limits = -2, max(10, round(6 * threshold))  # most normal frames are within 2 deviations
-        return AnnotatedVideo(path, name, fps, heat, threshold, limits, first=first)
+        limits = Limits(-2, max(10, round(6 * self.threshold)), self.threshold)  # most normal frames are from -2 to 2
+        return AnnotatedVideo(self.directory / "annotated.mp4", self.stream.name, LiveCurve(limits), heat)
 
     @property
     def threshold(self) -> float:
@@ -66,8 +66,7 @@ class Recorder:
         """Take the next frames, and return the score of the last."""
         p, d, e, updated = (x.cpu().numpy() for x in (scored.psnr, scored.distance, scored.regular, scored.updated))
         alone = self.calibration.abnormality(p, d, self.scoring.alpha)
-        if self.save_video:
-            self.video = self.video or self._open_video(first=scored.places[0].frame)
+        if self.video:
             errors = (scored.predicted - scored.target).square().mean(dim=1).float().cpu().numpy()  # (n, H, W)
         rows, now = [], 0.0
         for k, (_, index, seen) in enumerate(scored.places):
@@ -77,10 +76,18 @@ class Recorder:
             self._report(self.tracker.add(index, seen.seconds, now))
             rows.append(watched_row(index, seen.seconds, p[k], d[k], e[k], updated[k], now, alarm))
             if self.video:
-                self.video.add(seen.picture, errors[k], now, alarm=alarm)
+                self._annotate(seen.picture, errors[k], Moment(index, seen.seconds, now, alarm=alarm))
         self.score_table.add(*rows)
         self.count += len(rows)
         return now
+
+    def _annotate(self, picture: np.ndarray, errors: np.ndarray, moment: Moment) -> None:
+        """Add a frame to the video. One that cannot be written ends nothing else: `finish` raises it."""
+        try:
+            if self.video:
+                self.video.add(picture, errors, moment)
+        except InputError as error:
+            self.video, self.no_video = None, error
 
     def _report(self, alarm: Alarm | None) -> None:
         if alarm:
@@ -93,7 +100,9 @@ class Recorder:
         """End the alarm that is under way, and the video. Raises InputError when these cannot be written."""
         self._report(self.tracker.finish())
         if self.video:
-            self.video.close()
+            self.video.finish()
+        if self.no_video:
+            raise self.no_video
 
     def close(self) -> None:
         """Close the files; a video that is not finished is gone."""

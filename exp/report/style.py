@@ -1,18 +1,31 @@
-"""How figures look, and how they are written: what exp/report/curves.py and exp/report/panels.py share."""
+"""How figures look and how they are written: what the other modules of figures share."""
 
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import matplotlib
-from matplotlib.colors import ListedColormap
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patheffects import withStroke
+from torch import Tensor
+from torchvision.utils import make_grid
 
 from utils import InputError, write_whole
 
+FORMATS = ("png", "pdf", "svg")
 # Okabe and Ito's colours, which colour-blind people can tell apart
 NORMAL, ABNORMAL, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"
-# Petroff's ten, found by a survey among colours that the colour-blind tell apart: one for each memory item
-ITEMS = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
-SHADE = {"color": ABNORMAL, "alpha": 0.2, "linewidth": 0}  # of ground truth
-STYLE = {
+# One for each memory item, half transparent on gray: the two most alike of these ten differ as much as possible, for
+# the colour-blind too
+ITEMS = ("#0000df", "#ff9f80", "#00bf00", "#9f40ff", "#dfff00", "#800040", "#80ffff", "#ff0080", "#606000", "#409fdf")
+SHADE: dict[str, Any] = {"color": ABNORMAL, "alpha": 0.2, "linewidth": 0}  # of ground truth
+OUTLINE = [withStroke(linewidth=3, foreground="white")]  # keeps text legible on pictures
+STYLE: Any = {
     "figure.dpi": 100,  # so a figure of 12 x 7 inches has 1200 x 700 pixels
     "savefig.dpi": 100,
     "figure.constrained_layout.use": True,
@@ -26,23 +39,55 @@ STYLE = {
     "legend.frameon": False,
     "figure.constrained_layout.h_pad": 0.08,
     "figure.constrained_layout.w_pad": 0.08,
+    "pdf.fonttype": 42,  # text stays text
+    "svg.hashsalt": "",  # the same figure is the same file
 }
 styled = matplotlib.rc_context(STYLE)
 
 
-def add_title(figure, text):
+class Look(NamedTuple):
+    """What a user asks of the figures of an evaluation."""
+
+    frames: Sequence[tuple[int, int]] = ()  # (place of a video, index of a frame) to draw alone; typical ones if empty
+    note: str = ""  # what to name beside an AUC: by which settings it differs from the paper's
+    format: str = "png"  # one of FORMATS
+
+
+def add_title(figure: Figure, text: str) -> None:
     figure.suptitle(text, fontsize=14, parse_math=False)  # names of videos may hold a $
 
 
-def save(figure, path):
-    path = Path(path)
+def beside(note: str, width: int) -> str:
+    """A note in brackets to go below a title, in lines of at most `width` letters; "" for none."""
+    return "\n" + textwrap.fill(f"({note})", width) if note else ""
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure whole, in the format that the path ends with. Raises InputError where it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {path.parent}: {error.strerror}") from error
-    write_whole(path, lambda temporary: figure.savefig(temporary, format="png"))
+    kind = path.suffix.removeprefix(".")
+    undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
+    write_whole(path, lambda temporary: figure.savefig(temporary, format=kind, metadata=undated))
 
 
-def item_colours(count):
+def item_colours(count: int) -> Colormap:
     """A colormap with a colour for each of `count` memory items: item number -> RGBA."""
     return ListedColormap(ITEMS[:count]) if count <= len(ITEMS) else matplotlib.colormaps["turbo"].resampled(count)
+
+
+def draw_item_maps(axes: Axes, maps: Tensor, columns: int, **shown: Any) -> AxesImage:
+    """A map of each memory item, (M, h, w), side by side with the item's number in its corner."""
+    _, height, width = maps.shape
+    pad = max(1, width // 8)
+    tiled = make_grid(maps[:, None], columns, padding=pad, pad_value=torch.nan)[0].numpy()
+    picture = axes.imshow(tiled, cmap="cividis", interpolation="nearest", **shown)
+    for item in range(len(maps)):
+        row, column = divmod(item, columns)
+        corner = column * (width + pad) + pad - 0.5, row * (height + pad) + pad - 0.5
+        place: dict[str, Any] = {"xytext": (3, -3), "textcoords": "offset points", "ha": "left", "va": "top"}
+        axes.annotate(str(item), corner, fontsize=10, path_effects=OUTLINE, **place)
+    axes.set_axis_off()
+    return picture

@@ -1,40 +1,44 @@
 """The training of a run in TensorBoard: Train.py --tensorboard, then `tensorboard --logdir exp`.
 
-The package is no requirement; without it nothing here but `check` can be used. Events go to <run>/tensorboard, a step
-is an epoch: losses, learning rate, the memory's cosines, and for some training clips three pictures: the last frame
-that goes in, the frame that comes out, and the error of that frame.
+The package is not required; without it, only `check` works. Events go to <run>/tensorboard, one step per epoch: losses,
+learning rate, the cosines of the memory items, and three pictures of some training clips: the last frame that goes in,
+the frame that comes out, and the error of that frame.
 """
 
 import importlib.util
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 from torchvision.utils import make_grid
 
-from data.clips import normalise
+from data.clips import Clips, normalise
 from exp.scoring.score import to_unit
+from model.convae import ConvAE
 from utils import InputError
 
 CLIPS = 4  # whose frames are shown, the same in each epoch
 
 
-def check():
+def check() -> None:
     """Raise InputError where the package is missing."""
     if importlib.util.find_spec("tensorboard") is None:
         raise InputError("--tensorboard needs a package that is not here: pip install tensorboard")
 
 
 class Board:
-    """Where a run's epochs are logged. done: epochs before this start; later ones, of a killed start, are hidden."""
+    """Logs the epochs of a run. done: how many epochs earlier starts finished; events of a killed one are hidden."""
 
-    def __init__(self, directory, clips, done):
-        from torch.utils.tensorboard import SummaryWriter  # here, as the package is no requirement
+    def __init__(self, directory: Path, clips: Clips, done: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # here, as the package is not required
 
         self.writer = SummaryWriter(directory / "tensorboard", purge_step=done + 1)
         chosen = torch.linspace(0, len(clips) - 1, min(CLIPS, len(clips))).long()
         self.clips = torch.stack([clips[k] for k in chosen.tolist()])  # uint8 (n, t_length·c, H, W)
 
-    def add(self, model, items, metrics):
-        """Log an epoch, whose metrics are a dict; leaves the model in eval mode."""
+    def add(self, model: ConvAE, items: Tensor, metrics: dict[str, Any]) -> None:
+        """Log an epoch with its metrics (see Train.py); leaves the model in eval mode."""
         epoch, (lowest, highest) = metrics["epoch"], metrics["item_cosines"]
         for name in ("loss", "pixel", "compactness", "separateness"):
             self.writer.add_scalar(f"loss/{name}", metrics[name], epoch)
@@ -46,8 +50,8 @@ class Board:
         self.writer.flush()
 
     @torch.no_grad()
-    def _pictures(self, model, items):
-        """(3, height, width) RGB in [0, 1], a row a clip; errors are shown by their root, the largest of all white."""
+    def _pictures(self, model: ConvAE, items: Tensor) -> Tensor:
+        """(3, height, width) RGB in [0, 1], one row per clip; the root of the errors is shown, the largest in white."""
         frames, target = model.split(normalise(self.clips.to(items.device)))
         out = to_unit(model(frames, items).frame)
         error = (out - to_unit(target)).square().mean(dim=1, keepdim=True)  # (n, 1, H, W)

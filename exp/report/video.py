@@ -1,222 +1,260 @@
-"""Annotated video: each frame with its error as heat, its score, the curve of scores so far and the decision.
+"""Annotated video: each frame with its error as heat, its score, the curve of the scores and the decision.
 
-AnnotatedVideo takes frames one by one, from a file or a camera, without knowing how many will come; `annotate` draws a
-test video that is scored already, with its whole curve.
+An AnnotatedVideo takes frames one by one, from a file or a camera, with a LiveCurve where nobody knows how many will
+come and a WholeCurve where all are scored already; `annotate` draws the test videos of an evaluation.
 """
 
 import math
-import os
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from data.labels import intervals
-from data.stream import quiet
-from utils import InputError
+from exp.report.encoder import VideoFile
+from exp.scoring.alarms import Decisions
+from exp.scoring.evaluation import Evaluation
+from exp.scoring.score import Scored
+from utils import progress
 
-MIN_WIDTH, MAX_WIDTH = 640, 1280  # frames are enlarged or shrunk to a width between
+MIN_WIDTH, MAX_WIDTH = 640, 1280  # frames are enlarged or shrunk to a width between these
 TEXT, CURVE = 64, 140  # heights of the two strips under the frame
 AXIS = 46  # width of the numbers left of the curve
 # Okabe and Ito's colours, which colour-blind people can tell apart, in BGR
-BLUE, VERMILION, BLACK, GREY, WHITE = (178, 114, 0), (0, 94, 213), (0,) * 3, (119,) * 3, (255,) * 3
-CODECS = ("avc1", "mp4v")  # H.264 plays everywhere; OpenCV's own wheels lack it, and MPEG-4 plays outside browsers
+BLUE, VERMILION, BLACK, GREY, WHITE = (178, 114, 0), (0, 94, 213), (0, 0, 0), (119, 119, 119), (255, 255, 255)
+SHADE = (204, 223, 246)  # of labelled intervals
 HEAT = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO).reshape(256, 3)
 
 
-class AnnotatedVideo:
-    """An .mp4 written frame by frame: `add` each, then `close`; or a with block, which discards the video on an error.
+class Moment(NamedTuple):
+    """What is known of a frame beside its picture."""
 
-    The file appears under its name when it is closed and whole. Errors up to error_scale become colours from dark and
-    transparent to bright and opaque, by their square root. The curve shows scores in score_range (others are drawn at
-    its ends) of the last `window` frames; whole=(scores, labels or None) shows a known curve from start to end instead.
-    first is the number of the first frame. Raises InputError when the file cannot be written.
+    frame: int  # its index in the video, from 0
+    seconds: float  # its time; the video shows it until the time of the next one
+    score: float
+    label: bool | None = None  # whether it is labelled abnormal; None where there is no label
+    alarm: bool | None = None  # what was decided; None where nothing was
+
+
+class Limits(NamedTuple):
+    """The vertical axis of a curve. Scores outside are drawn at its ends."""
+
+    low: float = 0
+    high: float = 1
+    threshold: float | None = None
+
+
+class LiveCurve:
+    """The scores of the last frames of a stream: it moves left once `window` frames are there."""
+
+    def __init__(self, limits: Limits, window: int = 300) -> None:
+        self.limits, self.window = limits, window
+        self.moments: deque[Moment] = deque(maxlen=window)
+
+    def reach(self, moment: Moment) -> int:
+        """Go on to the next frame. Returns its place in `moments`."""
+        self.moments.append(moment)
+        return len(self.moments) - 1
+
+
+class WholeCurve:
+    """The scores of a video that is scored already, from its first frame to its last."""
+
+    def __init__(self, limits: Limits, moments: list[Moment]) -> None:
+        self.limits, self.moments, self.window = limits, moments, len(moments)
+
+    def reach(self, moment: Moment) -> int:
+        """The place of a frame in `moments`."""
+        return moment.frame - self.moments[0].frame
+
+
+class AnnotatedVideo:
+    """An .mp4 written frame by frame: `add` each, then `finish`. Used as a context, it is discarded on an error.
+
+    The file appears under its name when it is finished. Squared errors from 0 to error_scale become colours from dark
+    and transparent to bright and opaque, by their square root. Raises InputError where the file cannot be written.
     """
 
-    def __init__(
-        self, path, name, fps, error_scale, threshold=None, score_range=(0, 1), window=300, whole=None, first=0
-    ):
-        self.path, self.name, self.fps = Path(path), name, fps
-        self.error_scale, self.threshold, self.score_range = error_scale, threshold, score_range
-        self.whole, self.window, self.first = whole, window if whole is None else len(whole[0]), first
-        self.scores, self.labels = deque(maxlen=self.window), deque(maxlen=self.window)
-        self.count = 0  # frames so far
-        self.writer = None  # opened with the first frame, which tells the size
-        self.temporary = self.path.with_name(f".{self.path.stem}.part.mp4")
+    def __init__(self, path: Path, name: str, curve: LiveCurve | WholeCurve, error_scale: float) -> None:
+        self.path, self.name, self.curve, self.error_scale = path, name, curve, error_scale
+        self.file: VideoFile | None = None  # opened with the first frame, which decides the size
+        self.width = self.height = 0  # of the frame in the picture
 
-    def __enter__(self):
+    def __enter__(self) -> "AnnotatedVideo":
         return self
 
-    def __exit__(self, kind, error, trace):
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
         if kind is None:
-            self.close()
+            self.finish()
         else:
             self.discard()
 
-    def add(self, frame, error_map, score, label=None, alarm=None):
-        """frame: uint8 (h, w, 3) BGR; error_map: (eh, ew) squared errors, float, for the same view; score: a number.
+    def add(self, picture: np.ndarray, errors: np.ndarray, moment: Moment) -> None:
+        """Append a frame: picture uint8 (h, w, 3) BGR; errors float (eh, ew), the squared errors of the same view."""
+        if self.file is None:
+            height, width = picture.shape[:2]
+            self.width = min(max(width, MIN_WIDTH), MAX_WIDTH) // 2 * 2  # H.264 wants even sides
+            self.height = max(2, round(height * self.width / width / 2) * 2)
+            self.file = VideoFile(self.path, self.height + TEXT + CURVE, self.width)
+        self.file.add(self._draw(picture, errors, moment), moment.seconds)
 
-        label: 1 abnormal, 0 normal, None unknown; alarm: what was decided, True or False, None nothing.
-        """
-        if self.writer is None:
-            self._open(*frame.shape[:2])
-        self.scores.append(score)
-        self.labels.append(label)
-        with quiet():
-            self.writer.write(self._draw(frame, error_map, score, label, alarm))
-        self.count += 1
+    def finish(self) -> None:
+        """Make the frames added so far a whole video under its name; without any there is none."""
+        if self.file:
+            self.file.finish()
 
-    def discard(self):
-        """End without a video."""
-        if self.writer is not None:
-            self.writer.release()
-            self.temporary.unlink(missing_ok=True)
+    def discard(self) -> None:
+        """Leave no video, except one that is finished."""
+        if self.file:
+            self.file.discard()
 
-    def close(self):
-        """End the video and give it its name. Raises InputError when it is not whole: a full disk shows only now."""
-        if self.writer is None:
-            raise InputError(f"no frame came for {self.path}: no video is written")
-        with quiet():
-            self.writer.release()
-            video = cv2.VideoCapture(str(self.temporary), cv2.CAP_FFMPEG)
-            video.set(cv2.CAP_PROP_POS_FRAMES, self.count - 1)
-            whole = video.get(cv2.CAP_PROP_FRAME_COUNT) == self.count and video.read()[0]
-            video.release()
-        if not whole:
-            self.temporary.unlink(missing_ok=True)
-            raise InputError(f"cannot write {self.path}: not all of {self.count} frames are there; is the disk full?")
-        try:
-            os.replace(self.temporary, self.path)
-        except OSError as error:
-            self.temporary.unlink(missing_ok=True)
-            raise InputError(f"cannot write {self.path}: {error.strerror}") from error
-
-    def _open(self, height, width):
-        self.width = min(max(width, MIN_WIDTH), MAX_WIDTH) // 2 * 2  # codecs want even sides
-        self.height = max(2, round(height * self.width / width / 2) * 2)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot make the folder {self.path.parent}: {error.strerror}") from error
-        size = (self.width, self.height + TEXT + CURVE)
-        for codec in CODECS:
-            with quiet():
-                fourcc = cv2.VideoWriter_fourcc(*codec)
-                self.writer = cv2.VideoWriter(str(self.temporary), cv2.CAP_FFMPEG, fourcc, self.fps, size)
-            if self.writer.isOpened():
-                return
-        self.discard()
-        raise InputError(f"cannot write {self.path}: {' and '.join(CODECS)} do not open there at {self.fps} fps")
-
-    def _draw(self, frame, error_map, score, label, alarm):
+    def _draw(self, picture: np.ndarray, errors: np.ndarray, moment: Moment) -> np.ndarray:
         """The picture of one frame, uint8 (height + TEXT + CURVE, width, 3)."""
         canvas = np.full((self.height + TEXT + CURVE, self.width, 3), 255, np.uint8)
-        shrinks = frame.shape[1] > self.width
-        frame = cv2.resize(
-            frame, (self.width, self.height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-        )
-        heat = np.sqrt(np.clip(np.asarray(error_map, np.float32) / self.error_scale, 0, 1))
+        how = cv2.INTER_AREA if picture.shape[1] > self.width else cv2.INTER_CUBIC
+        frame = cv2.resize(picture, (self.width, self.height), interpolation=how)
+        heat = np.sqrt(np.clip(np.asarray(errors, np.float32) / self.error_scale, 0, 1))
         heat = cv2.resize(heat, (self.width, self.height))[..., None]
         colours = HEAT[(255 * heat[..., 0]).astype(np.uint8)]
         canvas[: self.height] = frame + heat * (colours.astype(np.float32) - frame)
-        if alarm:
+        if moment.alarm:
             cv2.rectangle(canvas, (3, 3), (self.width - 4, self.height - 4), VERMILION, 6)
-        self._write_text(canvas[self.height : self.height + TEXT], score, label, alarm)
-        self._draw_curve(canvas[self.height + TEXT :])
+        self._write_text(canvas[self.height : self.height + TEXT], moment)
+        _draw_curve(canvas[self.height + TEXT :], self.curve, self.curve.reach(moment))
         return canvas
 
-    def _write_text(self, strip, score, label, alarm):
-        """Two lines: video, frame, score and the decision; label and the scale of the heat."""
+    def _write_text(self, strip: np.ndarray, moment: Moment) -> None:
+        """Two lines: name, frame, score and decision; label, time and the scale of the heat."""
         _text(strip, self.name, (8, 24), limit=self.width // 4)
-        _text(strip, f"frame {self.first + self.count}", (self.width // 4 + 20, 24))
-        _text(strip, f"score {score:.3f}", (self.width // 2, 24))
-        if label is not None:
-            _text(strip, f"label: {'abnormal' if label else 'normal'}", (8, 52), VERMILION if label else BLACK)
-        if alarm is not None:
-            cv2.rectangle(strip, (self.width - 118, 6), (self.width - 8, 30), VERMILION if alarm else BLUE, cv2.FILLED)
-            _text(strip, "ALARM" if alarm else "normal", (self.width - 63, 24), WHITE, align=0.5)
+        _text(strip, f"frame {moment.frame}", (self.width // 4 + 20, 24))
+        _text(strip, f"score {moment.score:.3f}", (self.width // 2, 24))
+        _text(strip, f"{moment.seconds:.2f} s", (self.width // 4 + 20, 52))
+        if moment.label is not None:
+            colour = VERMILION if moment.label else BLACK
+            _text(strip, f"label: {'abnormal' if moment.label else 'normal'}", (8, 52), colour)
+        if moment.alarm is not None:
+            colour = VERMILION if moment.alarm else BLUE
+            cv2.rectangle(strip, (self.width - 118, 6), (self.width - 8, 30), colour, cv2.FILLED)
+            _text(strip, "ALARM" if moment.alarm else "normal", (self.width - 63, 24), WHITE, align=0.5)
         left, right = self.width - 206, self.width - 86
         strip[40:54, left:right] = HEAT[np.linspace(0, 255, right - left).astype(np.uint8)]
         _text(strip, "squared error  0", (left - 8, 52), align=1)
         _text(strip, f"{self.error_scale:.2g}", (right + 8, 52))
 
-    def _draw_curve(self, strip):
-        """The curve of scores with labelled intervals, threshold, and the place of this frame."""
-        scores, labels = self.whole or (self.scores, self.labels)
-        begin = 0 if self.whole else self.count + 1 - len(scores)  # frames before the left end of the curve
-        left, right, top, bottom = AXIS, self.width - 12, 10, len(strip) - 26
-        low, high = self.score_range
 
-        def x(k):
-            return np.round(left + (right - left) * np.asarray(k) / max(self.window - 1, 1)).astype(int)
+def _draw_curve(strip: np.ndarray, curve: LiveCurve | WholeCurve, now: int) -> None:
+    """The scores of a curve with labelled intervals and threshold, and the place `now` of this frame."""
+    moments, (low, high, threshold) = curve.moments, curve.limits
+    left, right, top, bottom = AXIS, strip.shape[1] - 12, 10, len(strip) - 26
 
-        def y(value):
-            return np.round(bottom - (bottom - top) * (np.clip(value, low, high) - low) / (high - low)).astype(int)
+    def x(place: float | np.ndarray) -> np.ndarray:
+        return np.round(left + (right - left) * np.asarray(place) / max(curve.window - 1, 1)).astype(int)
 
-        known = [] if labels is None else [bool(label) for label in labels]
-        for start, end in intervals(known):
-            strip[top:bottom, x(start - 0.5).clip(left) : x(end + 0.5).clip(max=right) + 1] = (204, 223, 246)
-        for value in (low, high):
-            cv2.line(strip, (left, int(y(value))), (right, int(y(value))), GREY, 1)
-            _text(strip, f"{value:g}", (6, int(y(value)) + 5), GREY)
-        if self.threshold is not None:
-            level = int(y(self.threshold))
-            for dash in range(left, right, 12):
-                cv2.line(strip, (dash, level), (min(dash + 6, right), level), VERMILION, 1)
-        points = np.stack((x(np.arange(len(scores))), y(np.array(scores))), axis=1).astype(np.int32)
-        now = points[self.count if self.whole else -1]
-        cv2.polylines(strip, [points], False, BLUE, 2, cv2.LINE_AA)
-        cv2.line(strip, (int(now[0]), top), (int(now[0]), bottom), BLACK, 1)
-        cv2.circle(strip, now.tolist(), 5, BLACK, cv2.FILLED, cv2.LINE_AA)
-        _text(strip, f"frame {self.first + begin}", (left, len(strip) - 7), GREY)
-        _text(strip, f"{self.first + begin + self.window - 1}", (right, len(strip) - 7), GREY, align=1)
+    def y(score: float | np.ndarray) -> np.ndarray:
+        return np.round(bottom - (bottom - top) * (np.clip(score, low, high) - low) / (high - low)).astype(int)
+
+    for start, end in intervals([bool(moment.label) for moment in moments]):
+        strip[top:bottom, x(start - 0.5).clip(left) : x(end + 0.5).clip(max=right) + 1] = SHADE
+    for value in (low, high):
+        cv2.line(strip, (left, int(y(value))), (right, int(y(value))), GREY, 1)
+        _text(strip, f"{value:g}", (6, int(y(value)) + 5), GREY)
+    if threshold is not None:
+        for dash in range(left, right, 12):
+            cv2.line(strip, (dash, int(y(threshold))), (min(dash + 6, right), int(y(threshold))), VERMILION, 1)
+    scores = np.array([moment.score for moment in moments])
+    points = np.stack((x(np.arange(len(scores))), y(scores)), axis=1).astype(np.int32)
+    cv2.polylines(strip, [points], False, BLUE, 2, cv2.LINE_AA)
+    here = points[now].tolist()
+    cv2.line(strip, (here[0], top), (here[0], bottom), BLACK, 1)
+    cv2.circle(strip, here, 5, BLACK, cv2.FILLED, cv2.LINE_AA)
+    first = moments[0].frame
+    _text(strip, f"frame {first}", (left, len(strip) - 7), GREY)
+    _text(strip, f"{first + curve.window - 1}", (right, len(strip) - 7), GREY, align=1)
 
 
-def annotate(path, result, video, stream, frame_at, fps=25, threshold=None, score_range=(0, 1), error_scale=None):
-    """The annotated video of a scored test video; frames above `threshold` are alarms.
+def _text(
+    picture: np.ndarray,
+    text: str,
+    place: tuple[int, int],
+    colour: tuple[int, int, int] = BLACK,
+    limit: int | None = None,
+    align: float = 0,
+) -> None:
+    """Write with the left end (align 0), middle (0.5) or right end (1) of the line at `place`.
 
-    result: exp.scoring.evaluation.Evaluation; video: place in result.videos; stream: its frames scored again, an iterator of
-    exp.scoring.score.Scored; frame_at(video, index of a frame) -> uint8 (h, w, 3) BGR. error_scale is by default the highest
-    regular score of all videos: a mean that large errors dominate, hence what a badly predicted region looks like.
+    A text wider than `limit` is cut. The font has ASCII only.
     """
-    scores, labels = result.abnormality[video], None if result.labels is None else result.labels[video]
-    if error_scale is None:
-        error_scale = max(float(np.max(values)) for values in result.regular) or 1.0
-    first, k = int(result.frames[video][0]), 0
-    name, whole = f"video {result.videos[video]}", (scores, labels)
-    with AnnotatedVideo(path, name, fps, error_scale, threshold, score_range, whole=whole, first=first) as out:
-        for scored in stream:
-            errors = (scored.predicted - scored.target).square().mean(dim=1).float().cpu().numpy()  # (n, H, W)
-            for error in errors:
-                label = None if labels is None else labels[k]
-                alarm = None if threshold is None else bool(scores[k] > threshold)
-                out.add(frame_at(video, first + k), error, scores[k], label, alarm)
-                k += 1
-
-
-def annotate_all(directory, result, decided, replay, frame_at, fps):
-    """<directory>/<video>.mp4 of each test video: with its abnormality or, if `decided`, the scores that gave alarms.
-
-    decided: exp.scoring.alarms.Decided or None; replay: place of a video -> its frames scored again; the rest as in `annotate`.
-    """
-    threshold, limits = None, (0, 1)
-    if decided:
-        threshold, result = decided.threshold, result._replace(abnormality=decided.scores)
-    for video, name in enumerate(tqdm(result.videos, desc="annotating", unit="video")):
-        if decided:
-            scores = [*decided.scores[video], threshold]
-            limits = math.floor(min(scores)), math.ceil(max(scores))
-        annotate(directory / f"{name}.mp4", result, video, replay(video), frame_at, fps, threshold, limits)
-
-
-def _text(picture, text, place, colour=BLACK, limit=None, align=0):
-    """Write with the left end (align 0), middle (0.5) or right end (1) of the line at `place`, cut where it is wider
-    than `limit`. The font has ASCII only."""
     font = (cv2.FONT_HERSHEY_SIMPLEX, 0.58, 1)
     text = text.encode("ascii", "replace").decode()
     while limit and cv2.getTextSize(text, *font)[0][0] > limit:
         text = text[:-3] + ".."
     left = place[0] - round(align * cv2.getTextSize(text, *font)[0][0])
     cv2.putText(picture, text, (left, place[1]), font[0], font[1], colour, font[2], cv2.LINE_AA)
+
+
+# The test videos of an evaluation -------------------------------------------------------------------------------------
+
+
+def whole_curve(result: Evaluation, decisions: Decisions | None, video: int) -> WholeCurve:
+    """The curve of a test video: the calibrated scores that gave alarms where there are some, else its abnormality."""
+    scores = decisions.scores[video] if decisions else result.abnormality[video]
+    threshold = decisions.threshold if decisions else None
+    labels = result.labels[video] if result.labels else None
+    moments = [
+        Moment(
+            frame=int(result.frames[video][k]),
+            seconds=float(result.seconds[video][k]),
+            score=float(score),
+            label=None if labels is None else bool(labels[k]),
+            alarm=None if threshold is None else bool(score > threshold),
+        )
+        for k, score in enumerate(scores)
+    ]
+    if threshold is None:
+        return WholeCurve(Limits(), moments)
+    low, high = math.floor(min(scores.min(), threshold)), math.ceil(max(scores.max(), threshold))
+    return WholeCurve(Limits(low, max(high, low + 1), threshold), moments)
+
+
+def annotate(
+    path: Path,
+    name: str,
+    curve: WholeCurve,
+    stream: Iterable[Scored],
+    frame_at: Callable[[int], np.ndarray],
+    error_scale: float,
+) -> None:
+    """Write the annotated video of a test video.
+
+    stream: its frames, scored again; frame_at: index of a frame -> uint8 (h, w, 3) BGR, of any size.
+    """
+    first = curve.moments[0].frame
+    with AnnotatedVideo(path, name, curve, error_scale) as out:
+        for scored in stream:
+            errors = (scored.predicted - scored.target).square().mean(dim=1).float().cpu().numpy()  # (n, H, W)
+            for place, error in zip(scored.places, errors, strict=True):
+                out.add(frame_at(place.frame), error, curve.moments[place.frame - first])
+
+
+def annotate_all(
+    directory: Path,
+    result: Evaluation,
+    decisions: Decisions | None,
+    replay: Callable[[int], Iterator[Scored]],
+    frame_at: Callable[[int, int], np.ndarray],
+) -> None:
+    """Write <directory>/<video>.mp4 of each test video.
+
+    replay: place of a video in `result.videos` -> its frames, scored again; frame_at: place of a video, index of a
+    frame in it -> uint8 (h, w, 3) BGR. The colours of the errors end at the highest regular score of all videos: a mean
+    that large errors dominate, hence what a badly predicted region looks like.
+    """
+    error_scale = max(float(np.max(values)) for values in result.regular) or 1.0
+    for video, name in enumerate(progress("annotating", "video", result.videos)):
+        curve = whole_curve(result, decisions, video)
+        path, pictures = directory / f"{name}.mp4", partial(frame_at, video)
+        annotate(path, f"video {name}", curve, replay(video), pictures, error_scale)

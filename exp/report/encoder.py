@@ -1,0 +1,118 @@
+"""A video that plays everywhere: H.264 in an .mp4, written frame by frame, each frame with its own time."""
+
+import contextlib
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+
+from utils import InputError
+
+TICKS = 18000  # per second: exact for the usual rates
+LONGEST = 24 * 3600 * TICKS  # that a frame is shown; .mp4 has 31 bits for it
+ENCODERS = {  # by preference, as some builds of FFmpeg lack the first; the last one does not play in browsers
+    # g: a whole picture every 100 frames, to seek quickly; no B-frames, as times that vary would need an edit list
+    "libx264": {"preset": "veryfast", "crf": "21", "g": "100", "bf": "0"},
+    "libopenh264": {"b": "4M", "g": "100"},
+    "mpeg4": {"b": "4M", "g": "100"},
+}
+
+
+class VideoFile:
+    """An .mp4 that appears under its name when it is finished and whole; until then it is a hidden file beside it.
+
+    A thread encodes, so that Ctrl-C and SIGTERM, which Python raises in the main thread, never fall between a frame and
+    its packets: whatever stops the program, `finish` makes a whole video of the frames added so far.
+    height and width are even. `add` and `finish` raise InputError where the video cannot be written, and leave none.
+    """
+
+    def __init__(self, path: Path, height: int, width: int) -> None:
+        self.path, self.temporary = path, path.with_name(f".{path.stem}.part.mp4")
+        self.first = 0.0  # seconds of the first frame
+        self.last = -1  # ticks of the last frame
+        self.shown = TICKS // 25  # how long the last frame is shown: like the one before, where there is one
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make the folder {path.parent}: {error.strerror}") from error
+        encoder = _encoder(path)
+        address = str(self.temporary.absolute())  # so that FFmpeg takes no name with a colon for an address
+        self.container = av.open(address, "w", options={"movflags": "faststart"})
+        self.stream = cast(av.VideoStream, self.container.add_stream(encoder, options=ENCODERS[encoder]))
+        self.stream.height, self.stream.width, self.stream.pix_fmt = height, width, "yuv420p"
+        self.stream.codec_context.time_base = Fraction(1, TICKS)
+        self.stream.codec_context.flags |= av.codec.context.Flags.frame_duration
+        self.thread = ThreadPoolExecutor(1)
+        self.pending: Future | None = None
+
+    def add(self, picture: np.ndarray, seconds: float) -> None:
+        """Append a picture, uint8 (height, width, 3) BGR, which is shown until the time of the next one.
+
+        The video starts with the time of the first. A time that does not follow the last one is moved behind it; of a
+        gap of more than a day, one day is left.
+        """
+        self._wait()
+        if self.last < 0:
+            ticks, self.first = 0, seconds
+        else:
+            ticks = max(round((seconds - self.first) * TICKS), self.last + 1)
+            left_out = max(ticks - self.last - LONGEST, 0)
+            ticks, self.first = ticks - left_out, self.first + left_out / TICKS
+            self.shown = ticks - self.last
+        self.last = ticks
+        frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
+        frame.pts, frame.duration, frame.time_base = ticks, self.shown, Fraction(1, TICKS)
+        self.pending = self.thread.submit(self._encode, frame)
+
+    def finish(self) -> None:
+        """Make the frames added so far a whole video under its name."""
+        try:
+            self._wait()
+            self.pending = self.thread.submit(self._end)
+            self._wait()
+            os.replace(self.temporary, self.path)
+        except OSError as error:
+            raise self._refused(error) from error
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Leave no video, except one that is finished."""
+        self.thread.shutdown()
+        with contextlib.suppress(OSError, av.FFmpegError):
+            self.container.close()
+        with contextlib.suppress(OSError):
+            self.temporary.unlink()
+
+    def _encode(self, frame: av.VideoFrame | None) -> None:
+        self.container.mux(self.stream.encode(frame))
+
+    def _end(self) -> None:
+        self._encode(None)
+        self.container.close()
+
+    def _wait(self) -> None:
+        """Wait until the thread has done what it was given."""
+        try:
+            if self.pending:
+                self.pending.result()
+        except (OSError, av.FFmpegError) as error:
+            self.discard()
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> InputError:
+        return InputError(f"cannot write {self.path}: {getattr(error, 'strerror', None) or error}")
+
+
+def _encoder(path: Path) -> str:
+    """The first of ENCODERS that this build of PyAV has."""
+    for name in ENCODERS:
+        with contextlib.suppress(av.codec.codec.UnknownCodecError):
+            return av.Codec(name, "w").name
+    raise InputError(
+        f"cannot write {path}: PyAV has no encoder {' or '.join(ENCODERS)} here; pip install av brings one"
+    )
