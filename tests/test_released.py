@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn.backends.thnn import _get_thnn_function_backend
 
-from model import released
+from model import saved
 from model.convae import ConvAE
 from model.released import read_items, read_model
 from utils import InputError
@@ -33,7 +33,7 @@ PATHS = {  # method -> where the released code defines the network, and the memo
 }
 FEATURES = 8  # instead of 512
 FORMATS = {"zip": True, "legacy": False}  # -> _use_new_zipfile_serialization
-LEGACY_START = b"".join(pickle.dumps(part, 2) for part in (*released.LEGACY, {"little_endian": True}))
+LEGACY_START = b"".join(pickle.dumps(part, 2) for part in (*saved.LEGACY, {"little_endian": True}))
 
 
 # Stand-ins, structured and named as the released code -------------------------------------------------------------
@@ -381,7 +381,7 @@ def test_gadget_inside_a_released_model(net, tmp_path):
 
 def test_gadget_in_every_pickle_of_a_legacy_file(tmp_path):
     marker, path = tmp_path / "ran", tmp_path / "model.pth"
-    parts = [pickle.dumps(part, 2) for part in (*released.LEGACY, {}, None, [])]
+    parts = [pickle.dumps(part, 2) for part in (*saved.LEGACY, {}, None, [])]
     evil = pickle.dumps(Gadget(os.system, f"touch '{marker}'"), 2)
     for i in range(len(parts)):
         path.write_bytes(b"".join((*parts[:i], evil, *parts[i + 1 :])))
@@ -470,7 +470,7 @@ SETSTATE = b"}" + text("__setstate__") + CONV + b"s"  # {"__setstate__": Conv2d}
     ],
 )
 def test_nothing_can_be_changed(opcodes, tmp_path):
-    before = {cls: dict(vars(cls)) for cls in (released._Node, *released.NODES.values(), OrderedDict, set)}
+    before = {cls: dict(vars(cls)) for cls in (saved.Node, saved.Name, OrderedDict, set)}
     for path in crafted(tmp_path, opcodes):
         refusal(path)
         refusal(path, read_items)
