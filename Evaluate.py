@@ -17,11 +17,12 @@ from data.frames import read_picture
 from data.labels import frame_labels
 from data.stream import Stream
 from exp import flags, pack
+from exp.checkpoints import SHAPE
 from exp.device import make_deterministic, pick_device
 from exp.report.files import alarm_lines, metric_lines, write_alarms, write_evaluation, write_scores
 from exp.report.recorder import Recorder, record
 from exp.report.video import annotate_all
-from exp.run import SHAPE, environment, run_directory
+from exp.run import environment, run_directory
 from exp.scoring.alarms import decide
 from exp.scoring.calibration import Calibration
 from exp.scoring.evaluation import evaluate, find_frames

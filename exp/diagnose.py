@@ -29,9 +29,10 @@ from tqdm import tqdm
 from data.clips import normalise, open_clips, split_videos, testing_loader
 from data.frames import read_picture
 from exp import flags
+from exp.checkpoints import SHAPE, load_model
 from exp.device import fold_batch_norms, pick_device, place
 from exp.report.style import ABNORMAL, GREEN, GREY, NORMAL, add_title, item_colours, save, styled
-from exp.run import SHAPE, load_model, read_record
+from exp.run import read_record
 from exp.scoring.score import to_unit
 from model import memory
 from utils import Parser, run_script, write_whole

@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from exp.checkpoints import SHAPE, load_model
 from exp.device import fold_batch_norms
-from exp.run import SHAPE, load_model
 from model import memory
 from utils import InputError, Parser, run_script, write_whole
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import torch
 
-from exp.run import FREE, SHAPE, call, load_file, load_model, read_record
+from exp.checkpoints import SHAPE, load_file, load_model
+from exp.run import FREE, call, read_record
 from exp.scoring import calibration
 from utils import InputError, Parser, run_script
 

@@ -12,7 +12,7 @@ from test_export import make_run
 
 from data.clips import normalise, open_clips, split_videos
 from exp import diagnose as report
-from exp.run import SHAPE, load_model
+from exp.checkpoints import SHAPE, load_model
 from model import memory
 
 
