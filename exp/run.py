@@ -47,7 +47,7 @@ FREE = (  # flags that may differ when a run is resumed
     "resume",
     "overwrite",
 )
-WRITTEN = (  # patterns of all that a run and its evaluation write, which --overwrite removes
+RUN_FILES = (  # what a run consists of, beside flags.json
     "checkpoint.pt",
     "model.pth",
     "m_items.pt",
@@ -55,12 +55,15 @@ WRITTEN = (  # patterns of all that a run and its evaluation write, which --over
     "metrics.jsonl",
     "starts.jsonl",
     "train.log",
+)
+WRITTEN = (  # patterns of all that a run and its evaluation write, which --overwrite removes
+    *RUN_FILES,
     "scores.csv",
     "evaluation.json",
     "alarms.csv",
     "memory.json",
     "model.pt2",
-    "figures/*.png",
+    "figures/**/*.png",
     "videos/*.mp4",
     "tensorboard/events.out.tfevents.*",
 )

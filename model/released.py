@@ -108,7 +108,7 @@ def read_items(path: Path) -> Tensor:
         shape = tuple(layout(saved.root)[2])
         if len(shape) != 2:
             raise InputError(f"not memory items: their shape would be (M, C), not {shape}")
-        return saved.tensor(saved.root, torch.float32)
+        return saved.tensor(saved.root, torch.float32).contiguous()
 
 
 def _parts(root: Any) -> tuple[str | None, dict[str, Node]]:

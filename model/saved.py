@@ -104,8 +104,8 @@ class Saved:
                 raise InputError("damaged: a storage has another size than declared")
             self._read[storage.key] = torch.frombuffer(data, dtype=storage.dtype)
         tensor = self._read[storage.key].as_strided(size, stride, offset)
-        if not (first and tensor.numel() == storage.numel and tensor.is_contiguous()):
-            tensor = tensor.clone(memory_format=torch.contiguous_format)
+        if not (first and tensor.numel() == storage.numel):
+            tensor = tensor.clone()  # with its strides where it is dense: Adam's state must lie as its parameters do
         tensor = tensor.to(dtype) if dtype else tensor
         if not tensor.isfinite().all():
             raise InputError("holds NaN or infinity: the model it was saved from is broken")
