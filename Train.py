@@ -29,6 +29,7 @@ from exp.device import (
     rank_zero_first,
     share_gradients,
 )
+from exp.estimate import check_memory
 from exp.meter import EpochProgress, Meter
 from exp.report import tensorboard
 from exp.run import Run, run_directory
@@ -167,6 +168,7 @@ def main() -> None:
     device = pick_device(args.device, args.gpus)
     if args.deterministic:
         make_deterministic()
+    check_memory(vars(args), args.batch_size, device, training=True)
     rank, processes = join_processes(device)
     directory = run_directory(args.dataset_type, args.method, args.exp_dir)
     run = Run(directory, {**vars(args), "processes": processes}, args.resume, args.overwrite, writes=rank == 0)

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -282,7 +282,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             raise
         raise InputError(f"cannot write {path}: {why}; what was there before is as it was") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 PART = ".part"  # the end of the name of a file that is being written

@@ -46,7 +46,7 @@ SETS = ("builtins.set", "__builtin__.set")
 PLAIN = (*DTYPES, *TENSORS, PARAMETER, *DICTS, *SETS)  # names that a file of numbers, text and tensors needs
 LEGACY = (0x1950A86A20F9469CFC6C, 1001)  # magic number and version
 
-MOST_INSTRUCTIONS = 2**20  # of a pickle; a checkpoint has some ten thousand
+MOST_INSTRUCTIONS = 2**19  # of a pickle; a checkpoint has some ten thousand
 MOST_PICKLE = 2**24  # bytes
 MOST_DIRECTORY = 2**20  # bytes of a zip's list of records; a checkpoint has some ten thousand
 MOST_STEPS = 2**20  # values that are looked at one by one once a pickle is read
