@@ -17,11 +17,13 @@ from data.frames import read_picture
 from data.labels import frame_labels
 from data.stream import Stream
 from exp import flags, pack
+from exp.checkpoints import SHAPE
 from exp.device import make_deterministic, pick_device
+from exp.estimate import check_memory
 from exp.report.files import alarm_lines, metric_lines, write_alarms, write_evaluation, write_scores
 from exp.report.recorder import Recorder, record
 from exp.report.video import annotate_all
-from exp.run import SHAPE, environment, run_directory
+from exp.run import environment, run_directory
 from exp.scoring.alarms import decide
 from exp.scoring.calibration import Calibration
 from exp.scoring.evaluation import evaluate, find_frames
@@ -132,6 +134,7 @@ def load(args: argparse.Namespace, device: torch.device) -> Trained:
     given = {name: getattr(args, name) for name in SHAPE}
     trained = load_trained(args.model_dir, args.m_items_dir, given, device, args.precision, args.compile)
     flags.check_shape(trained.shape, args.mdim)
+    check_memory(trained.shape, args.test_batch_size, device, training=False)
     if trained.normal is None and (args.th == "auto" or args.video):
         raise InputError(trained.no_calibration)
     return trained

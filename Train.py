@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from data.clips import Clips, normalise, open_clips, split_videos, testing_loader, training_loader
 from exp import flags
+from exp.checkpoints import build_model
 from exp.device import (
     check_same,
     fold_batch_norms,
@@ -28,9 +29,10 @@ from exp.device import (
     rank_zero_first,
     share_gradients,
 )
+from exp.estimate import check_memory
 from exp.meter import EpochProgress, Meter
 from exp.report import tensorboard
-from exp.run import Run, build_model, run_directory
+from exp.run import Run, run_directory
 from exp.scoring import calibration
 from exp.scoring.score import Scoring
 from model import memory
@@ -166,6 +168,7 @@ def main() -> None:
     device = pick_device(args.device, args.gpus)
     if args.deterministic:
         make_deterministic()
+    check_memory(vars(args), args.batch_size, device, training=True)
     rank, processes = join_processes(device)
     directory = run_directory(args.dataset_type, args.method, args.exp_dir)
     run = Run(directory, {**vars(args), "processes": processes}, args.resume, args.overwrite, writes=rank == 0)
@@ -189,11 +192,11 @@ def main() -> None:
         items = run.state["items"].to(device)
     network = share_gradients(model, device)
 
+    run.begin(device)  # nothing of an earlier run is touched before everything above is known to be right
     done = len(run.history)  # epochs
     board = tensorboard.Board(directory, clips, done) if args.tensorboard and rank == 0 else None
     batch = args.batch_size * processes
     run.log(f"{args.method} on {args.dataset_type}: {len(clips.videos)} videos, {len(clips)} clips, {batch} per step")
-    run.started(device)
     run.log(f"{processes} x {device}, PyTorch {torch.__version__}, {args.precision}, seed {args.seed}")
     for epoch in range(done, args.epochs):
         loader.sampler.set_epoch(epoch)

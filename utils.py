@@ -1,6 +1,6 @@
-"""Numerics of MNAD: frame errors, scores, metrics, all pure functions; and how every script reports a mistake.
+"""Numerics of MNAD: frame errors, scores, metrics, all pure functions; how files are written; how mistakes are said.
 
-Frames are tensors (..., c, H, W) with values in [0, 1]; scores and labels are 1-D numpy arrays, one value a frame.
+Frames are tensors (..., c, H, W) with values in [0, 1]; scores and labels are 1-D numpy arrays, one value per frame.
 Section numbers are those of the paper (arXiv 2003.13228).
 """
 
@@ -8,10 +8,22 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
+import itertools
+import json
 import os
+import platform
+import secrets
+import shutil
+import stat
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,10 +39,16 @@ MAX_PSNR = 100.0  # dB, given to identical frames, whose PSNR is infinite
 class InputError(Exception):
     """Something the user gave is wrong. The message is one line: what, where, what to do. Scripts print it and exit."""
 
-    def __str__(self):
-        # raised again from a data loader's worker, it has the worker's traceback before the message, the last line
-        name = f"{type(self).__module__}.{type(self).__qualname__}: "
-        return super().__str__().strip().rpartition("\n")[2].removeprefix(name)
+    def __str__(self) -> str:
+        text = super().__str__()
+        if text.startswith("Caught "):  # raised again from a data loader's worker, after the worker's traceback
+            text = text.rpartition(f"\n{type(self).__module__}.{type(self).__qualname__}: ")[2]
+        return one_line(text.strip())
+
+
+def one_line(text: str) -> str:
+    """The text with what would break or colour a line, such as a newline in a file's name, written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 # Errors of a frame ---------------------------------------------------------------------------------------------------
@@ -102,7 +120,7 @@ def smooth(values: ArrayLike, sigma: float, causal: bool = False) -> np.ndarray:
     past = np.arange(-reach, reach + 1)  # how many frames ago, negative: in the future
     weights = np.exp(-0.5 * (past / sigma) ** 2) * (past >= 0 if causal else 1)
 
-    def weighted(series):
+    def weighted(series: np.ndarray) -> np.ndarray:
         return np.convolve(series, weights)[reach : reach + len(series)]
 
     return weighted(values) / weighted(np.ones_like(values))
@@ -116,7 +134,7 @@ def smoothing_reach(sigma: float) -> int:
 # Metrics of a data set; label 1 = abnormal, scores are abnormalities -------------------------------------------------
 
 
-def _sklearn():
+def _sklearn() -> ModuleType:
     from sklearn import metrics  # here, as it takes over a second and most commands measure nothing
 
     return metrics
@@ -212,23 +230,165 @@ def progress(
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
-def write_whole(path, write):
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What goes wrong in the block while `path` is read becomes an InputError that says so."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename or path}: {reason(error)}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"cannot read {path}: it is not UTF-8 text") from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What goes wrong in the block while `path` is written becomes an InputError that says so."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write {error.filename or path}: {reason(error)}") from error
+
+
+def reason(error: OSError) -> str:
+    """Why the system refused, in words."""
+    many = "; raise the limit with ulimit -n" if error.errno == errno.EMFILE else ""
+    return (error.strerror or str(error) or type(error).__name__) + many
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file. Raises InputError when it is missing, unreadable or damaged."""
+    with reading(path):
+        text = path.read_text(encoding="utf-8")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: it is not JSON") from error
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Call write(temporary path) and rename: the file at `path` is the old one or the whole new one, never a part.
 
-    Raises InputError when it cannot be written, say on a full disk.
+    A symbolic link stays, and the file that it points to is replaced. Raises InputError when something other than a
+    regular file is at `path` (a folder, a device), or when it cannot be written, say on a full disk.
     """
-    temporary = path.with_name(f".{path.name}.part")
+    with writing(path):
+        target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        if os.path.lexists(target) and not stat.S_ISREG(target.lstat().st_mode):
+            raise InputError(f"cannot write {path}: it is there and not a regular file")
+    temporary = target.with_name(f".{_writer()}-{secrets.token_hex(4)}{PART}")
     try:
         write(temporary)
-        with open(temporary, "rb") as file:
+        with open(temporary, "r+b") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        temporary.unlink(missing_ok=True)
-        why = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise InputError(
-            f"cannot write {path} ({why}): what was whole before stays; mend that and start again (training: --resume)"
-        ) from error
+        why = reason(error) if isinstance(error, OSError) else _why_not_more(temporary) or str(error).splitlines()[0]
+        if is_out_of_memory(error):
+            raise
+        raise InputError(f"cannot write {path}: {why}; what was there before is as it was") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+PART = ".part"  # the end of the name of a file that is being written
+
+
+def _writer() -> str:
+    """This process, as the names of its temporary files have it: of one machine, and of one process there."""
+    return f"{zlib.crc32(platform.node().encode()):08x}-{os.getpid()}"
+
+
+def _why_not_more(path: Path) -> str:
+    """Why the system takes no more bytes for this file; "" where it does."""
+    try:
+        with open(path, "ab") as file:
+            file.write(bytes(2**20))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return reason(error)
+    return ""
+
+
+def remove_parts(directory: Path) -> None:
+    """Remove the temporary files of `write_whole` whose process was killed.
+
+    Only those of this machine whose process no longer exists; nothing where the system does not say (Windows).
+    """
+    machine = _writer().partition("-")[0]
+    for path in directory.glob(f".{machine}-*{PART}") if os.name == "posix" else ():
+        process = path.name.split("-")[1]
+        if process.isdecimal() and not _is_alive(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # of another user
+    return True
+
+
+COMPLETE = ".complete"  # a set of files that are all written, but not all in their places yet
+
+
+@contextmanager
+def written_together(directory: Path, results: Sequence[str]) -> Iterator[Path]:
+    """A folder to write results to, which appear in `directory` together when the block ends, or not at all.
+
+    results: patterns, relative to `directory`, of all that such a set may hold. What matches them there and belongs
+    to the set before is removed, so results never mix. When the block raises, `directory` stays as it was. After a kill
+    in the middle of the move, the next call completes it first.
+    """
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        _move_complete(directory, results)
+        folder = Path(tempfile.mkdtemp(prefix=f".{_writer()}-", suffix=PART, dir=directory))
+    try:
+        yield folder
+        with writing(directory):
+            folder.rename(directory / COMPLETE)  # from here on a kill loses nothing
+            _move_complete(directory, results)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _move_complete(directory: Path, results: Sequence[str]) -> None:
+    complete = directory / COMPLETE
+    if not complete.is_dir():
+        return
+    whole = complete / PART  # tells a move that was begun: what is in its place already is not removed again
+    if not whole.exists():
+        for pattern in results:
+            for path in sorted(directory.glob(pattern)):
+                if path.is_file() or path.is_symlink():
+                    path.unlink()
+        whole.touch()
+    for path in sorted(complete.rglob("*")):
+        if path.is_file() and path != whole:
+            target = directory / path.relative_to(complete)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
+    shutil.rmtree(complete)
+
+
+def new_folder(path: Path) -> Path:
+    """Make a folder that was not there: `path`, or the first of path-2, path-3, ... that is free."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            found = path if number == 1 else path.with_name(f"{path.name}-{number}")
+            try:
+                found.mkdir()
+            except FileExistsError:
+                continue
+            return found
+    raise AssertionError("numbers do not end")
 
 
 # What every script does with a mistake: one line on stderr, a non-zero exit, no traceback -----------------------------
@@ -244,25 +404,55 @@ class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line and whose --help shows the defaults."""
 
-    def __init__(self, **settings):
+    def __init__(self, **settings: Any) -> None:
         super().__init__(formatter_class=_Defaults, allow_abbrev=False, **settings)
 
-    def error(self, message):
-        self.exit(2, f"error: {message} (--help lists the flags)\n")
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {one_line(message)} (--help lists the flags)\n")
 
 
-def run_script(main):
-    """Exit with what main() returns; InputError and a disk that refuses become one line (exit 2), Ctrl-C too (130)."""
+WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EEXIST, errno.EPIPE)  # never met by reading
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory could not be had; torch says it with RuntimeErrors that only their texts set apart."""
+    texts = ("can't allocate memory", "not enough memory", "out of memory", "Storage size calculation overflowed")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    )
+
+
+def describe_os_error(error: OSError) -> str:
+    """One line for an OSError that nobody met closer to its cause: reading or writing, what and where."""
+    name = error.filename if error.filename is not None else "a file"
+    unreadable = error.errno == errno.EACCES and os.path.exists(name) and not os.access(name, os.R_OK)
+    refused = error.errno in (errno.EACCES, errno.EPERM) and not unreadable
+    what = "write" if error.errno in WRITING or refused else "read" if unreadable else "open"
+    if isinstance(name, bytes):
+        name = os.fsdecode(name)
+    return f"cannot {what} {name}: {reason(error)}"
+
+
+def run_script(main: Callable[[], object]) -> NoReturn:
+    """Exit with what main() returns. A mistake, a system that refuses and a lack of memory become one line (exit 2),
+    and so does Ctrl-C (130)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal in cp1252 or ASCII shows "?" for what it cannot
+            stream.reconfigure(errors="replace")
     try:
-        sys.exit(main())
+        sys.exit(main())  # type: ignore[arg-type]  # an exit status or None
     except InputError as error:
         message = str(error)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno is None:  # no refusal of the system
             raise
-        message = f"cannot write {error.filename or 'a file'}: {error.strerror}"
+        message = describe_os_error(error)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        message = "out of memory: take smaller frames (--h, --w), a smaller batch, fdim or msize, or fewer processes"
     except KeyboardInterrupt as interrupt:
         print(f"interrupted{': ' if interrupt.args else ''}{' '.join(map(str, interrupt.args))}", file=sys.stderr)
         sys.exit(130)
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {one_line(message)}", file=sys.stderr)
     sys.exit(2)

@@ -34,8 +34,9 @@ from data import synthetic
 from data.clips import CHUNK, open_clips
 from data.frames import find_videos, split_directory
 from exp import flags
+from exp.checkpoints import build_model
 from exp.device import fold_batch_norms, keep_freed_memory, pick_device, place
-from exp.run import build_model, environment
+from exp.run import environment
 from exp.scoring.score import Place, Scoring, score
 from model import memory
 from Train import train_epoch

@@ -16,15 +16,20 @@ The .pt2 holds `mnad.json`, an extra file of torch.export.load: method, frame si
 """
 
 import importlib.util
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.export import ExportedProgram
 
+from exp.checkpoints import SHAPE, load_model
 from exp.device import fold_batch_norms
-from exp.run import SHAPE, load_model
+from exp.run import RUN_FILES
 from model import memory
+from model.convae import ConvAE
 from utils import InputError, Parser, run_script, write_whole
 
 OUTPUTS = ("frame", "queries", "distance")
@@ -35,17 +40,17 @@ ONNX_PACKAGES = ("onnx", "onnxscript")
 class Scorer(nn.Module):
     """frames (B, inputs, H, W), items (M, C) -> frame, queries, distance, as above."""
 
-    def __init__(self, model):
+    def __init__(self, model: ConvAE) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, frames, items):
+    def forward(self, frames: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         encoded = self.model.encode(frames)
         distance = memory.compactness(encoded.queries.flatten(1, 2), items.expand(frames.shape[0], -1, -1))
         return self.model.decode(encoded, items), encoded.queries, distance
 
 
-def export_program(model, shape):
+def export_program(model: ConvAE, shape: dict[str, Any]) -> ExportedProgram:
     """A network in eval mode, on the CPU, with its settings (a dict with the names in SHAPE) -> ExportedProgram."""
     # two clips: a batch of one is taken for a special case
     examples = torch.zeros(2, model.inputs, shape["h"], shape["w"]), torch.zeros(shape["msize"], shape["fdim"])
@@ -53,36 +58,53 @@ def export_program(model, shape):
     return torch.export.export(scorer, examples, dynamic_shapes=BATCH, strict=False)
 
 
-def save_program(path, program, shape):
-    def write(temporary):
-        with open(temporary, "wb") as file:
-            torch.export.save(program, file, extra_files={"mnad.json": json.dumps(shape)})
+def save_program(path: Path, program: ExportedProgram, shape: dict[str, Any]) -> None:
+    """Write a .pt2 file with the shape in its mnad.json. Raises InputError where it cannot be written."""
+    content = io.BytesIO()  # a disk that is full inside torch.export.save would end the process
+    torch.export.save(program, content, extra_files={"mnad.json": json.dumps(shape)})
+    write_whole(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
 
-    write_whole(path, write)
+
+def check_output(path: Path, run: Path) -> None:
+    """Raise InputError where writing `path` would replace a file that the run consists of, or anything but a file."""
+    own = [run / name for name in (*RUN_FILES, "flags.json", "train.lock")]
+    if any(
+        path.resolve() == file.resolve() or (path.exists() and file.exists() and path.samefile(file)) for file in own
+    ):
+        raise InputError(f"{path} is a file of the run itself: give another name to write to")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: {path.parent} is no folder")
+    if path.exists() and not path.is_file():
+        raise InputError(f"cannot write {path}: it is there and not a regular file")
 
 
-def save_onnx(path, program):
-    """Raises InputError where the packages for it are missing, or the file cannot be written."""
+def save_onnx(path: Path, program: ExportedProgram) -> None:
+    """Write an ONNX graph. Raises InputError where the packages for it are missing, or the file cannot be written."""
     check_onnx()
     names = {"input_names": list(BATCH), "output_names": OUTPUTS}
     graph = torch.onnx.export(program, dynamo=True, verbose=False, dynamic_shapes=BATCH, **names)
+    assert graph is not None  # it is None only where a file is named
     write_whole(path, lambda temporary: graph.save(temporary))
 
 
-def check_onnx():
+def check_onnx() -> None:
     """Raise InputError where the packages that ONNX takes are missing."""
     if missing := [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]:
         raise InputError(f"--onnx needs {' and '.join(missing)}: pip install {' '.join(missing)}")
 
 
-def main():
+def main() -> None:
     parser = Parser(prog="python -m exp.export", description="The network of a run as a self-contained program.")
     parser.add_argument("run", type=Path, help="the directory of a run, or a model file with m_items.pt beside it")
-    parser.add_argument("--output", type=Path, help="the .pt2 file; model.pt2 in the run when not given")
+    parser.add_argument("--output", type=Path, help="the .pt2 file; model.pt2 in the run if not given")
     parser.add_argument("--onnx", type=Path, metavar="FILE", help="write an ONNX file too")
     args = parser.parse_args()
     model_path = args.run / "model.pth" if args.run.is_dir() else args.run
     output = args.output or model_path.with_suffix(".pt2")
+    for path in filter(None, (output, args.onnx)):
+        check_output(path, model_path.parent)
+    if args.onnx and args.onnx.resolve() == output.resolve():
+        raise InputError(f"--output and --onnx name the same file, {output}")
     if args.onnx:
         check_onnx()
     model, items, shape = load_model(model_path, model_path.with_name("m_items.pt"), dict.fromkeys(SHAPE))

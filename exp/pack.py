@@ -15,36 +15,45 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from exp.run import FREE, SHAPE, call, load_file, load_model, read_record
+from exp.checkpoints import SHAPE, load_file, load_model
+from exp.run import FREE, call, read_record
 from exp.scoring import calibration
-from utils import InputError, Parser, run_script
+from utils import InputError, Parser, read_json, reading, run_script, write_whole, writing
 
 FOLDER = Path(__file__).parent / "weights"
 FILES = ("model.pth", "m_items.pt", "calibration.pt", "metrics.json")
 SUMS = "SHA256SUMS"
 
 
-def sha256(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def sha256(path: Path) -> str:
+    with reading(path):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def find(name):
+def find(name: str) -> tuple[Path, dict[str, Any]]:
     """The folder of the weights of that name, and its metrics.json as a dict. Raises InputError: none, or damaged."""
     there = sorted(path.parent.name for path in FOLDER.glob(f"*/{SUMS}"))
     if name not in there:
         raise InputError(f"--weights {name}: no such weights in {FOLDER}, which holds {', '.join(there) or 'none'}")
     directory = FOLDER / name
-    sums = dict(reversed(line.split("  ")) for line in (directory / SUMS).read_text().splitlines())
+    with reading(directory / SUMS):
+        lines = (directory / SUMS).read_text(encoding="utf-8").splitlines()
+    sums = {file: checksum for checksum, _, file in (line.partition("  ") for line in lines)}
     for file in FILES:
         if not (directory / file).is_file() or sha256(directory / file) != sums.get(file):
             raise InputError(f"{directory / file} is not the file that was packed: fetch the repository's again")
-    return directory, json.loads((directory / "metrics.json").read_text())
+    about = read_json(directory / "metrics.json")
+    if not isinstance(about, dict) or not {"dataset_type", "method"} <= about.keys():
+        raise InputError(f"{directory / 'metrics.json'} does not say what the weights are of: pack them again")
+    return directory, about
 
 
-def halved(weights):
+def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """A state dict with the weights of convolutions in half precision; the rest is small, and some of it wide-ranging.
 
     Raises InputError where half precision, up to 65504, does not reach.
@@ -56,47 +65,60 @@ def halved(weights):
     return weights
 
 
-def pack(run, name, *flags):
+def pack(run: Path, name: str, *flags: object) -> tuple[Path, dict[str, Any]]:
     """Pack the last epoch of a run to FOLDER / name, which appears whole or not at all; flags go to Evaluate.py.
 
     Returns the folder and its metrics.json as a dict. Raises InputError.
     """
     directory = FOLDER / name
-    if directory.parent != FOLDER or directory.exists():
+    if not name or directory.parent != FOLDER or directory.exists():
         raise InputError(f"{directory} cannot be made: give a new name, or remove the weights of that name first")
     record = read_record(run)
+    if not isinstance(record.flags.get("dataset_type"), str):
+        raise InputError(f"{run / 'flags.json'} names no dataset_type: nothing says what to evaluate the weights on")
     _, items, shape = load_model(run / "model.pth", run / "m_items.pt", dict.fromkeys(SHAPE))
     calibration.load(run / "model.pth", items)
     model = load_file(run / "model.pth", "model")
-    FOLDER.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=FOLDER) as folder:
-        packed, results = Path(folder) / "packed", Path(folder) / "results"
-        packed.mkdir()
-        torch.save({**model, "model": halved(model["model"])}, packed / "model.pth")
-        for file in ("m_items.pt", "calibration.pt"):
-            shutil.copyfile(run / file, packed / file)
+    with writing(directory):
+        FOLDER.mkdir(exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".packing-", dir=FOLDER))
+    try:
+        packed, results = folder / "packed", folder / "results"
+        with writing(directory):
+            packed.mkdir()
+            for file in ("m_items.pt", "calibration.pt"):
+                shutil.copyfile(run / file, packed / file)
+        half = {**model, "model": halved(model["model"])}
+        write_whole(packed / "model.pth", lambda path: torch.save(half, path))
         which = ("--dataset_type", record.flags["dataset_type"], "--model_dir", packed, "--output_dir", results)
         call("Evaluate.py", *which, "--no_figures", *flags)
         flags_of_run = {flag: value for flag, value in record.flags.items() if flag not in FREE}
-        evaluation = json.loads((results / "evaluation.json").read_text())
+        evaluation = read_json(results / "evaluation.json")
         if evaluation["auc"] is None:
             raise InputError(
                 f"{evaluation['dataset_type']} has no labels of both classes: there is no AUC to pack with"
             )
         del evaluation["model"]  # a path of this machine
         metrics = {"method": shape["method"], **evaluation, "trained": {"flags": flags_of_run, "starts": record.starts}}
-        (packed / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-        (packed / SUMS).write_text("".join(f"{sha256(packed / file)}  {file}\n" for file in FILES))
-        packed.rename(directory)
+        with writing(directory):
+            _write_text(packed / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+            _write_text(packed / SUMS, "".join(f"{sha256(packed / file)}  {file}\n" for file in FILES))
+            packed.rename(directory)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     return directory, metrics
 
 
-def main():
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")  # the same bytes, and sums, on every system
+
+
+def main() -> None:
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the directory of a finished run: exp/<dataset>/<method>/<run>")
     parser.add_argument("name", help="the weights are packed to exp/weights/NAME")
     parser.add_argument("--dataset_path", default="./dataset", help="the folder that holds data sets")
-    parser.add_argument("--cache_dir", help="where decoded frames are kept; beside the data when not given")
+    parser.add_argument("--cache_dir", help="where decoded frames are kept; beside the data if not given")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     args = parser.parse_args()
     passed_on = ("dataset_path", "cache_dir", "device")

@@ -1,38 +1,40 @@
-"""A run: one directory with all that training writes, and what is needed to resume it or to evaluate it.
+"""A run: one directory with all that training writes.
 
     exp/<dataset_type>/<method>/<exp_dir>/
-        flags.json      what the run was started with
-        starts.jsonl    one line each time it was started or resumed: epoch, commit, PyTorch, device
+        flags.json      what the run was started with: a directory that holds it is a run
+        starts.jsonl    one line for each time it was started or resumed: epoch, commit, PyTorch, device
         train.log       what it said
-        metrics.jsonl   one JSON line an epoch
+        metrics.jsonl   one JSON line per epoch
         model.pth       the network after the last finished epoch, with all that Evaluate.py must know of it
         m_items.pt      its memory items
         checkpoint.pt   the same with optimiser and scheduler, to resume from
         calibration.pt  scores of normal clips under them, which thresholds come from (exp/scoring/calibration.py)
         figures/        training.png, and what Evaluate.py draws beside its scores.csv and evaluation.json
+        train.lock      held while a training writes here; says which process
 
 Every file is written under a temporary name and renamed, checkpoint first: a kill at any moment leaves whole files, and
-resuming brings the others in line with the checkpoint. All load with torch.load(weights_only=True).
+resuming brings the others in line with the checkpoint. exp/checkpoints.py has what the files hold.
 """
+
+from __future__ import annotations
 
 import json
 import os
+import platform
 import shlex
-import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from model.convae import ConvAE
-from model.released import read_items, read_model
-from utils import InputError, write_whole
+from exp.checkpoints import FORMAT, SHAPE, check_resumable, load_file
+from utils import InputError, read_json, reading, remove_parts, write_whole, writing
 
-FORMAT = 1  # of the files below
-SHAPE = ("method", "c", "t_length", "h", "w", "msize", "fdim")  # the flags that a model file carries
 FREE = (  # flags that may differ when a run is resumed
     "dataset_path",
     "cache_dir",
@@ -45,139 +47,269 @@ FREE = (  # flags that may differ when a run is resumed
     "resume",
     "overwrite",
 )
-CONTENTS = {  # what each kind of file holds besides its format
-    "checkpoint": ("model", "items", "optimizer", "scheduler", "history"),
-    "model": ("model", "shape", "epoch"),
-    "items": ("items", "method", "epoch"),
-    "calibration": ("items", "lengths", "psnr", "distance", "regular", "th", "held_out"),
-}
-FILES = ("flags.json", "starts.jsonl", "train.log", "metrics.jsonl", "model.pth", "m_items.pt", "checkpoint.pt")
-RESULTS = (  # made with those
+RUN_FILES = (  # what a run consists of, beside flags.json
+    "checkpoint.pt",
+    "model.pth",
+    "m_items.pt",
     "calibration.pt",
+    "metrics.jsonl",
+    "starts.jsonl",
+    "train.log",
+)
+WRITTEN = (  # patterns of all that a run and its evaluation write, which --overwrite removes
+    *RUN_FILES,
     "scores.csv",
     "evaluation.json",
     "alarms.csv",
     "memory.json",
     "model.pt2",
-    "figures",
-    "videos",
-    "tensorboard",
+    "figures/**/*.png",
+    "videos/*.mp4",
+    "tensorboard/events.out.tfevents.*",
 )
+CODE = ("scoring", "report", "reproduce", "results", "weights", "pictures")  # folders of exp that are no data sets
 
 
-def run_directory(dataset_type, method, exp_dir):
+def run_directory(dataset_type: str, method: str, exp_dir: str) -> Path:
+    """exp/<dataset_type>/<method>/<exp_dir>. Raises InputError for names that lead elsewhere."""
+    for flag, name in (("dataset_type", dataset_type), ("exp_dir", exp_dir)):
+        path = Path(name)
+        if path.is_absolute() or path.drive or not path.parts or ".." in path.parts or "\0" in name:
+            raise InputError(f"--{flag} {name!r}: give a name, which becomes a folder below exp, not a path elsewhere")
+    if Path(dataset_type).parts[0].casefold() in CODE:
+        raise InputError(f"--dataset_type {dataset_type}: exp/{dataset_type} is a folder of this project, take another")
     return Path("exp") / dataset_type / method / exp_dir
 
 
-def environment(device):
+def environment(device: torch.device) -> dict[str, str | None]:
     """What a result depends on besides its flags: the commit ("+": files differ from it), PyTorch, the device."""
     git = ["git", "-C", str(Path(__file__).parent)]
-    results = ":(top,exclude)*.md", ":(top,exclude)exp/results"  # written anew after each run: no other program
+    results = ":(top,exclude)*.md", ":(top,exclude)exp/results"  # written after each run, and no part of the program
+    commit = None
     try:
-        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        asked = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
         changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ":/", *results]).returncode
-        commit = commit.stdout.strip() + "+" * bool(changed)
+        commit = asked.stdout.strip() + "+" * bool(changed)
     except (OSError, subprocess.CalledProcessError):  # no git, or no repository
-        commit = None
+        pass
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} cores"
     return {"commit": commit, "torch": torch.__version__, "device": f"{device.type}, {name}"}
 
 
 class Record(NamedTuple):
-    """What the directory of a run tells about it."""
+    """What the directory of a run says about it."""
 
-    flags: dict
-    starts: list  # dicts: epoch, commit, torch, device
-    history: list  # the metrics of each finished epoch, dicts
+    flags: dict[str, Any]
+    starts: list[dict[str, Any]]  # epoch, commit, torch, device
+    history: list[dict[str, Any]]  # the metrics of each finished epoch
 
 
-def read_record(directory):
-    """The Record of a run. Raises InputError when there is none."""
+def read_record(directory: Path) -> Record:
+    """The Record of a run. Raises InputError when there is none, or one of its files is damaged."""
+    return Record(read_flags(directory), *(_read_lines(directory / name) for name in ("starts.jsonl", "metrics.jsonl")))
+
+
+def read_flags(directory: Path) -> dict[str, Any]:
+    """What the run was started with. Raises InputError when there is no run, or its flags.json is damaged."""
+    path = directory / "flags.json"
+    if not path.is_file():
+        raise InputError(f"no run in {directory}: it has no flags.json")
+    flags = read_json(path)
+    if not isinstance(flags, dict):
+        raise InputError(f"{path} is damaged: it holds no flags by name")
+    return flags
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    with reading(path):
+        lines = path.read_text(encoding="utf-8").splitlines()
+    found = [_parsed(line) for line in lines]
+    if None in found:
+        number = found.index(None) + 1
+        raise InputError(f"{path} is damaged in line {number}: Train.py --resume mends it")
+    return [line for line in found if line is not None]
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    """A line of a log as a dict; None where it is torn."""
     try:
-        flags = json.loads((directory / "flags.json").read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"no run in {directory}: its flags.json is missing or damaged") from error
-    return Record(flags, *(_read_lines(directory / name) for name in ("starts.jsonl", "metrics.jsonl")))
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
-def _read_lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
-def contradiction(before, now):
+def contradiction(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """The first flag, FREE ones aside, in which a run with flags `before` differs from one with `now`; None if none.
 
-    Both are dicts by flag name. A flag that was not there yet when a run was made says nothing.
+    A flag that was not there yet when a run was made says nothing.
     """
     return next((name for name in now if name not in FREE and before.get(name, now[name]) != now[name]), None)
 
 
-def call(script, *arguments):
+def call(script: str, *arguments: object) -> None:
     """Run Train.py or Evaluate.py in a process of its own. Raises InputError when it fails, having said why itself."""
     command = [sys.executable, str(Path(__file__).parents[1] / script), *map(str, arguments)]
     if subprocess.run(command).returncode:
         raise InputError(f"{script} failed, its message is above; this was: {shlex.join(command[1:])}")
 
 
-def build_model(shape):
-    """The network that the settings in `shape` (a dict with the names in SHAPE) describe, untrained."""
-    return ConvAE(shape["c"], shape["t_length"], shape["fdim"], skips=shape["method"] == "pred")
+# One writer -----------------------------------------------------------------------------------------------------------
+
+
+class Lock:
+    """Held by the one training that writes to a directory; the system releases it when its process ends in any way."""
+
+    def __init__(self, directory: Path) -> None:
+        """Raises InputError, which names the process, where another training holds it."""
+        path = directory / "train.lock"
+        with writing(path):
+            self.file: IO[str] = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+        try:
+            _lock(self.file)
+        except OSError:
+            self.file.seek(0)
+            holder = self.file.read(200).strip() or "another process"
+            self.file.close()
+            raise InputError(f"{holder} is training in {directory}: wait for it, or name another --exp_dir") from None
+        with writing(path):
+            self.file.truncate(0)
+            self.file.write(f"process {os.getpid()} on {platform.node()}\n")
+            self.file.flush()
+
+    def release(self) -> None:
+        self.file.close()
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: IO[str]) -> None:
+        file.seek(2**20)  # a byte beyond the text, which others must be able to read
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        file.seek(0)
+else:
+    import fcntl
+
+    def _lock(file: IO[str]) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+# A run under way ------------------------------------------------------------------------------------------------------
 
 
 class Run:
-    """The directory of a run. `writes` is False in processes that train along but write nothing (ranks above 0)."""
+    """The directory of a run. Making a Run only looks; `begin` removes what is to be discarded and writes.
 
-    def __init__(self, directory, flags, resume=False, overwrite=False, writes=True):
-        self.directory, self.flags, self.writes = Path(directory), flags, writes
-        self.state = None  # what the checkpoint held
-        checkpoint = self.directory / "checkpoint.pt"
-        if resume:
-            if not (self.directory / "flags.json").is_file():
-                raise InputError(f"--resume: no run in {self.directory}; without --resume a new one starts")
-            self._check_flags()
-            self.state = load_file(checkpoint, "checkpoint") if checkpoint.is_file() else None  # killed in epoch 1
-        elif not overwrite and checkpoint.is_file():
+    `writes` is False in processes that train along but write nothing (ranks above 0).
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        flags: Mapping[str, Any],
+        resume: bool = False,
+        overwrite: bool = False,
+        writes: bool = True,
+    ) -> None:
+        """Raises InputError where the flags do not fit what is in the directory, or another process trains there."""
+        self.directory, self.flags, self.writes = Path(directory), dict(flags), writes
+        self.resume, self.overwrite, self.began = resume, overwrite, False
+        self.state: dict[str, Any] | None = None  # what the checkpoint held
+        self.lock = Lock(self.directory) if writes and self._holds_a_run() else None
+        self._check()
+
+    def _holds_a_run(self) -> bool:
+        return (self.directory / "flags.json").is_file() or self._holds_an_epoch()
+
+    def _holds_an_epoch(self) -> bool:
+        """Whether there is something to lose; a run that was killed in epoch 1 has nothing."""
+        return any((self.directory / name).is_file() for name in ("checkpoint.pt", "model.pth", "metrics.jsonl"))
+
+    def _check(self) -> None:
+        if self.resume:
+            self._load()
+        elif not self.overwrite and self._holds_an_epoch():
             raise InputError(f"{self.directory} holds a run: --resume goes on with it, --overwrite discards it")
-        elif writes:
-            for path in (self.directory / name for name in (*FILES, *RESULTS)):
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        if writes:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._write_text("flags.json", json.dumps(flags, indent=2) + "\n")
-            if self.state:
-                self._write_results()
 
-    def _check_flags(self):
-        before = read_record(self.directory).flags
-        name = contradiction(before, self.flags)
-        if name:
+    def _load(self) -> None:
+        if not (self.directory / "flags.json").is_file():
+            raise InputError(f"--resume: no run in {self.directory}; without --resume a new one starts")
+        before = read_flags(self.directory)
+        if name := contradiction(before, self.flags):
             what = f"--{name} {before[name]}, not {self.flags[name]}"
             raise InputError(f"--resume: the run in {self.directory} has {what}")
+        checkpoint = self.directory / "checkpoint.pt"
+        if checkpoint.is_file():
+            self.state = load_file(checkpoint, "checkpoint")
+            check_resumable(checkpoint, self.state, self.flags)
+        elif self._holds_an_epoch():  # without it, the run was killed in epoch 1 and starts again
+            raise InputError(
+                f"--resume: {checkpoint} is missing, and {self.directory} holds a trained model that would be"
+                " lost: bring the checkpoint back, or name another --exp_dir"
+            )
 
-    def _write_text(self, name, text):
-        write_whole(self.directory / name, lambda path: path.write_text(text))
+    def begin(self, device: torch.device) -> None:
+        """Train from here on: remove the run that is to be discarded, and write what this one was started with.
+
+        The last step before training, after everything else is known to be right. Raises InputError.
+        """
+        if not self.writes:
+            return
+        with writing(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+        if self.lock is None:
+            self.lock = Lock(self.directory)
+            self._check()  # another process may have been here since
+        with writing(self.directory):
+            remove_parts(self.directory)
+            if self._holds_a_run() and not self.resume:
+                self._discard()
+        self._write_text("flags.json", json.dumps(self.flags, indent=2) + "\n")
+        self.began = True
+        if self.state:
+            self._write_results()
+        starts = self.directory / "starts.jsonl"
+        with reading(starts):
+            text = starts.read_text(encoding="utf-8", errors="replace") if starts.is_file() else ""
+        whole = [line for line in text.splitlines() if _parsed(line) is not None]  # a kill may have torn the last
+        now = json.dumps({"epoch": len(self.history) + 1, **environment(device)})
+        self._write_text("starts.jsonl", "".join(f"{line}\n" for line in (*whole, now)))
+
+    def _discard(self) -> None:
+        for pattern in WRITTEN:
+            for path in sorted(self.directory.glob(pattern)):
+                if path.is_file() or path.is_symlink():
+                    path.unlink()
+
+    def _write_text(self, name: str, text: str) -> None:
+        write_whole(self.directory / name, lambda path: path.write_text(text, encoding="utf-8"))
 
     @property
-    def history(self):
-        """The metrics of the epochs so far, a list of dicts."""
+    def history(self) -> list[dict[str, Any]]:
+        """The metrics of the epochs so far."""
         return self.state["history"] if self.state else []
 
-    def log(self, text):
-        """Say it on the terminal (above any progress bar) and in train.log."""
+    def log(self, text: str) -> None:
+        """Say it on the terminal (above any progress bar) and, once the run has begun, in train.log."""
         if self.writes:
             tqdm.write(text)
-            with open(self.directory / "train.log", "a") as file:
+        if self.began:
+            path = self.directory / "train.log"
+            with writing(path), open(path, "a", encoding="utf-8") as file:
                 file.write(text + "\n")
 
-    def started(self, device):
-        """Keep a line on what trains from here on."""
-        if self.writes:
-            line = {"epoch": len(self.history) + 1, **environment(device)}
-            with open(self.directory / "starts.jsonl", "a") as file:
-                file.write(json.dumps(line) + "\n")
-
-    def save(self, model, items, optimizer, scheduler, metrics):
-        """Keep the state after an epoch, of which `metrics` is a dict of numbers and lists."""
+    def save(
+        self,
+        model: nn.Module,
+        items: Tensor,
+        optimizer: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler,
+        metrics: dict[str, Any],
+    ) -> None:
+        """Keep the state after an epoch, of which `metrics` is a dict of numbers and lists. Raises InputError."""
         history = [*self.history, metrics]
         self.state = {
             "format": FORMAT,
@@ -188,11 +320,15 @@ class Run:
             "history": history,
         }
         if self.writes:
-            write_whole(self.directory / "checkpoint.pt", lambda path: torch.save(self.state, path))
-            self._write_results()
+            try:
+                write_whole(self.directory / "checkpoint.pt", lambda path: torch.save(self.state, path))
+                self._write_results()
+            except InputError as error:
+                raise InputError(f"{error}; mend that, and the same command with --resume goes on") from error
 
-    def _write_results(self):
+    def _write_results(self) -> None:
         """Bring model.pth, m_items.pt and metrics.jsonl in line with the checkpoint."""
+        assert self.state
         epoch = len(self.history)
         shape = {name: self.flags[name] for name in SHAPE}
         model = {"format": FORMAT, "shape": shape, "epoch": epoch, "model": self.state["model"]}
@@ -201,71 +337,8 @@ class Run:
         write_whole(self.directory / "m_items.pt", lambda path: torch.save(items, path))
         self._write_text("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.history))
 
-
-def load_file(path, what):
-    """A dict that this project saved as `what`, a key of CONTENTS. Raises InputError when the file is not one."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file may raise nearly anything
-        raise InputError(f"{path} is not a whole {what} file") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT or not content.keys() >= set(CONTENTS[what]):
-        raise InputError(f"{path} is not a {what} file of this project")
-    return content
-
-
-def load_model(model_path, items_path, given):
-    """A trained network with its items, from files of this project or of the authors' released code, on the CPU.
-
-    given: the flags of SHAPE as the user gave them, None where not; they must agree with the files. A released model
-    does not carry the frame size, which is 256 x 256 unless given. Returns (ConvAE in eval mode, items (M, C), shape
-    dict). Raises InputError when a file is missing, garbage, of another shape, or the two do not belong together.
-    """
-    for path, flag in ((model_path, "--model_dir"), (items_path, "--m_items_dir")):
-        if not path.is_file():
-            raise InputError(f"no file {path}: train first (python Train.py), or name another with {flag}")
-    items = _load_items(items_path)
-    try:
-        file = load_file(model_path, "model")
-    except InputError:
-        released = read_model(model_path)  # says what is wrong if it is not that either
-        shape = {
-            "method": released.method,
-            "c": released.channels,
-            "t_length": released.t_length,
-            "h": given["h"] or 256,
-            "w": given["w"] or 256,
-            "msize": len(items["items"]),
-            "fdim": released.feature_dim,
-        }
-        file = {"shape": shape, "model": released.state_dict, "epoch": None}
-    shape = file["shape"]
-    for name in SHAPE:
-        if given[name] not in (None, shape[name]):
-            raise InputError(
-                f"--{name} {given[name]} contradicts {model_path}, which has {shape[name]}: leave the flag out"
-            )
-    if tuple(items["items"].shape) != (shape["msize"], shape["fdim"]):
-        raise InputError(
-            f"{items_path} holds items of shape {tuple(items['items'].shape)}, {model_path} needs "
-            f"({shape['msize']}, {shape['fdim']}): name its own with --m_items_dir"
-        )
-    for name, own in (("method", shape["method"]), ("epoch", file["epoch"])):
-        if items[name] not in (None, own) and own is not None:
-            raise InputError(
-                f"{items_path} is of {name} {items[name]}, {model_path} of {name} {own}: name its own with"
-                " --m_items_dir (a run that was killed while saving is mended by Train.py --resume)"
-            )
-    model = build_model(shape)
-    try:
-        model.load_state_dict(file["model"])
-    except RuntimeError as error:
-        raise InputError(f"the weights in {model_path} do not fit the network it describes: train again") from error
-    return model.eval(), items["items"], shape
-
-
-def _load_items(path):
-    """The dict in m_items.pt; items of the released code, a bare tensor, tell neither method nor epoch."""
-    try:
-        return load_file(path, "items")
-    except InputError:
-        return {"items": read_items(path), "method": None, "epoch": None}
+    def close(self) -> None:
+        """Let another process train here."""
+        if self.lock:
+            self.lock.release()
+            self.lock = None

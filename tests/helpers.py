@@ -12,7 +12,7 @@ import torch
 import Evaluate
 import Train
 from data.clips import open_clips, testing_loader
-from exp.run import FORMAT, SHAPE, build_model, load_model
+from exp.checkpoints import FORMAT, SHAPE, build_model, load_model
 from exp.scoring import calibration
 from exp.scoring.score import Scoring
 from model import memory

@@ -13,8 +13,8 @@ from helpers import evaluate, one_line, run_of, train
 from data.clips import Clips, open_clips, testing_loader
 from data.frames import find_videos
 from exp import calibrate
+from exp.checkpoints import SHAPE, load_model
 from exp.flags import Span
-from exp.run import SHAPE, load_model
 from exp.scoring import calibration
 from exp.scoring.calibration import Calibration, hold_out
 from exp.scoring.evaluation import evaluate as evaluate_clips

@@ -12,8 +12,8 @@ from helpers import call, make_run, one_line
 
 from data.clips import normalise, open_clips, split_videos
 from exp import diagnose
+from exp.checkpoints import SHAPE, load_model
 from exp.report.memory_figures import draw_cosines
-from exp.run import SHAPE, load_model
 from model import memory
 
 

@@ -9,7 +9,7 @@ import torch
 from helpers import call, one_line
 
 from exp import export
-from exp.run import FORMAT, SHAPE, build_model, load_model
+from exp.checkpoints import FORMAT, SHAPE, build_model, load_model
 from model import memory
 
 NEEDS_ONLY_TORCH = """

@@ -24,7 +24,7 @@ from helpers import ROOT, TINY, assert_same, contents, run_of
 
 import Train
 from data.clips import normalise, open_clips, training_loader
-from exp.run import build_model
+from exp.checkpoints import build_model
 from exp.scoring import score
 from model import memory
 from utils import run_script

@@ -6,6 +6,8 @@ import random
 import struct
 import subprocess
 import sys
+import time
+import tracemalloc
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -19,7 +21,7 @@ import torch
 from torch import nn
 from torch.nn.backends.thnn import _get_thnn_function_backend
 
-from model import released
+from model import saved as reader
 from model.convae import ConvAE
 from model.released import read_items, read_model
 from utils import InputError
@@ -33,7 +35,7 @@ PATHS = {  # method -> where the released code defines the network, and the memo
 }
 FEATURES = 8  # instead of 512
 FORMATS = {"zip": True, "legacy": False}  # -> _use_new_zipfile_serialization
-LEGACY_START = b"".join(pickle.dumps(part, 2) for part in (*released.LEGACY, {"little_endian": True}))
+LEGACY_START = b"".join(pickle.dumps(part, 2) for part in (*reader.LEGACY, {"little_endian": True}))
 
 
 # Stand-ins, structured and named as the released code -------------------------------------------------------------
@@ -381,7 +383,7 @@ def test_gadget_inside_a_released_model(net, tmp_path):
 
 def test_gadget_in_every_pickle_of_a_legacy_file(tmp_path):
     marker, path = tmp_path / "ran", tmp_path / "model.pth"
-    parts = [pickle.dumps(part, 2) for part in (*released.LEGACY, {}, None, [])]
+    parts = [pickle.dumps(part, 2) for part in (*reader.LEGACY, {}, None, [])]
     evil = pickle.dumps(Gadget(os.system, f"touch '{marker}'"), 2)
     for i in range(len(parts)):
         path.write_bytes(b"".join((*parts[:i], evil, *parts[i + 1 :])))
@@ -470,7 +472,7 @@ SETSTATE = b"}" + text("__setstate__") + CONV + b"s"  # {"__setstate__": Conv2d}
     ],
 )
 def test_nothing_can_be_changed(opcodes, tmp_path):
-    before = {cls: dict(vars(cls)) for cls in (released._Node, *released.NODES.values(), OrderedDict, set)}
+    before = {cls: dict(vars(cls)) for cls in (reader.Node, reader.Name, OrderedDict, set)}
     for path in crafted(tmp_path, opcodes):
         refusal(path)
         refusal(path, read_items)
@@ -573,3 +575,114 @@ def test_truncated_and_flipped(form, nets, tmp_path):
             assert read_items(path).shape[1] <= 6  # a flip may hit a value, or nothing that matters
         except InputError as error:
             assert str(path) in str(error)
+
+
+# Forks --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", PATHS)
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("around", [lambda state: state, lambda state: {"state_dict": state, "epoch": 3}])
+def test_a_state_dict_of_a_fork_is_the_same_network(method, prefix, around, nets, tmp_path):
+    whole = read_model(save_model(nets[method], tmp_path / "whole.pth", method))
+    state = {f"{prefix}{name}": value for name, value in nets[method].state_dict().items()}
+    model = read_model(save(around(state), tmp_path / "fork.pth"))
+    assert model[2:] == whole[2:] and model.method == whole.method
+    assert all(torch.equal(model.state_dict[name], value) for name, value in whole.state_dict.items())
+    ours = {f"{prefix}{name}": value for name, value in whole.state_dict.items()}
+    again = read_model(save(around(ours), tmp_path / "ours.pth"))
+    assert all(torch.equal(again.state_dict[name], value) for name, value in whole.state_dict.items())
+
+
+def test_a_whole_module_inside_a_data_parallel_is_read(nets, tmp_path):
+    path = save_model(nn.DataParallel(nets["pred"]), tmp_path / "model.pth", "pred")
+    assert read_model(path).state_dict.keys() == read_model(save_model(nets["pred"], path, "pred")).state_dict.keys()
+
+
+def test_a_state_dict_of_another_network_says_which_form_is_needed(nets, tmp_path):
+    assert "state_dict of convAE" in refusal(save(nn.Linear(2, 2).state_dict(), tmp_path / "model.pth"))
+    state = nets["pred"].state_dict()
+    del state["encoder.moduleConv2.0.weight"]
+    assert "encoder.block2.0.weight is missing" in refusal(save(state, tmp_path / "model.pth"))
+
+
+# What costs nothing -------------------------------------------------------------------------------------------------
+
+
+def u32(number):
+    return struct.pack("<I", number)
+
+
+COSTLY = {  # each would take gigabytes, minutes or the process where a pickle is simply followed
+    "memo index": b"N" + b"r" + u32(2**31 - 1) + b"0",
+    "announced text": b"X" + u32(2**31 - 1),
+    "announced bytes": b"B" + u32(2**31 - 1),
+    "deep key": b"}" + b")" + b"\x85" * 200_000 + b"Ns",
+    "deep name": b")" + b"\x85" * 200_000 + b"Q",
+    "endless text": b"]q\x00" + b"]q\x01" + b"".join(b"](h%ch%ceq%c" % (n, n, n + 1) for n in range(1, 60)) + b"h<\x93",
+    "colliding keys": b"}("
+    + b"".join(b"\x8a\x10" + (n * (2**61 - 1)).to_bytes(16, "little") + b"N" for n in range(20_000))
+    + b"u",
+    "many instructions": b"N0" * 2_000_000,
+    "many containers": b"]" * 2_000_000,
+}
+
+
+@pytest.mark.parametrize("what", COSTLY)
+def test_hostile_pickles_cost_nothing(what, tmp_path):
+    for path in crafted(tmp_path, COSTLY[what], protocol=4):
+        start = time.process_time()
+        refusal(path)
+        assert time.process_time() - start < 5
+    tracemalloc.start()
+    refusal(path, reader.read_plain)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 300e6
+
+
+def test_a_tree_that_holds_itself_again_and_again_is_refused(tmp_path):
+    twice: list = [1.5]
+    for _ in range(60):
+        twice = [twice, twice]
+    path = save(twice, tmp_path / "twice.pt")
+    assert "far more values" in refusal(path, reader.read_plain)
+
+
+def test_tensors_larger_than_the_file_together_are_refused(tmp_path):
+    shared = torch.zeros(2**20)
+    path = save([shared[k:] for k in range(100)], tmp_path / "many.pt")
+    assert "far larger than the file" in refusal(path, reader.read_plain)
+
+
+def test_plain_files_come_back_as_they_were(tmp_path):
+    layout = torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    thing = {"a": [1, 2.5, None, True, "é"], "b": {0: (1, 2), "c": torch.arange(3)}, "d": layout}
+    for form in FORMATS:
+        found = reader.read_plain(save(thing, tmp_path / "plain.pt", form))
+        assert found["a"] == thing["a"] and found["b"][0] == (1, 2) and found["b"]["c"].tolist() == [0, 1, 2]
+        assert torch.equal(found["d"], layout) and found["d"].stride() == layout.stride()
+
+
+def test_every_flipped_bit_of_a_tensor_is_seen(tmp_path):
+    path = save(torch.rand(4, 4), tmp_path / "items.pt")
+    whole = path.read_bytes()
+    begin = whole.index(torch.load(path).numpy().tobytes())
+    for bit in range(0, 64 * 8, 7):
+        broken = bytearray(whole)
+        broken[begin + bit // 8] ^= 1 << bit % 8
+        path.write_bytes(broken)
+        refusal(path, read_items)
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    assert "cannot be read" in refusal(tmp_path / "fifo")
+
+
+def test_a_compressed_byteorder_is_refused(tmp_path):
+    path = tmp_path / "items.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", pickle.dumps(None, 2))
+        archive.writestr("a/byteorder", bytes(10**8), zipfile.ZIP_DEFLATED)
+    assert "compressed" in refusal(path)

@@ -1,7 +1,11 @@
-"""The numerics against their formulas, their edges, and what a script says of a mistake."""
+"""The numerics against their formulas, their edges, how files are written, and what a script says of a mistake."""
 
 import errno
+import os
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,27 +98,6 @@ def test_learning_rate_is_the_one_in_use():
     optimizer.step()
     scheduler.step()
     assert utils.learning_rate(optimizer) == pytest.approx(0.25)
-
-
-def test_psnr_of_the_worst_patch_is_the_lowest_of_all_squares():
-    prediction, target = pair(shape=(2, 3, 9, 7))
-    prediction[1, :, 4:6, 5:7] = 1 - target[1, :, 4:6, 5:7].round()  # a bad corner off any grid of squares
-    squares = [
-        utils.psnr(prediction[..., y : y + 2, x : x + 2], target[..., y : y + 2, x : x + 2])
-        for y in range(8)
-        for x in range(6)
-    ]
-    found = utils.psnr_of_worst_patch(prediction, target, 2)
-    np.testing.assert_allclose(found, torch.stack(squares).amin(dim=0), rtol=1e-9)
-    assert found[1] < 3 < utils.psnr(prediction, target)[1]
-
-
-def test_psnr_of_the_worst_patch_of_whole_and_of_identical_frames():
-    prediction, target = pair(shape=(2, 3, 5, 5))
-    np.testing.assert_allclose(
-        utils.psnr_of_worst_patch(prediction, target, 5), utils.psnr(prediction, target), rtol=1e-9
-    )
-    assert (utils.psnr_of_worst_patch(target, target, 2) == utils.MAX_PSNR).all()
 
 
 # scores of a video
@@ -293,7 +276,7 @@ def test_an_interrupt_is_one_line(capsys):
 
 @pytest.mark.parametrize(
     "bug",
-    [ValueError("x"), KeyError("x"), RuntimeError("x"), FileNotFoundError(errno.ENOENT, "x"), AssertionError("x")],
+    [ValueError("x"), KeyError("x"), RuntimeError("x"), OSError("no number"), AssertionError("x")],
 )
 def test_a_bug_keeps_its_traceback(bug):
     def main():
@@ -327,3 +310,203 @@ def test_help_shows_defaults(capsys):
         parser.parse_args(["--help"])
     assert not caught.value.code
     assert "0.6" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("number", "verb"),
+    [
+        (errno.ENOENT, "open"),
+        (errno.ENAMETOOLONG, "open"),
+        (errno.ENOTDIR, "open"),
+        (errno.EISDIR, "open"),
+        (errno.EMFILE, "open"),
+        (errno.EEXIST, "write"),
+        (errno.EDQUOT, "write"),
+    ],
+)
+def test_every_refusal_of_the_system_is_one_line(number, verb, capsys):
+    code, said = ends(OSError(number, os.strerror(number), "a/b"), capsys)
+    assert code == 2 and said.startswith(f"error: cannot {verb} a/b: {os.strerror(number)}")
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"),
+    ],
+)
+def test_a_lack_of_memory_is_one_line(error, capsys):
+    code, said = ends(error, capsys)
+    assert code == 2 and said.startswith("error: out of memory") and len(said.splitlines()) == 1
+
+
+def test_torch_says_a_lack_of_memory_in_words_that_are_known(capsys):
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60)
+    assert utils.is_out_of_memory(caught.value)
+
+
+def test_a_name_with_a_newline_or_bytes_does_not_cut_the_message(capsys):
+    error = InputError("no file a\nb\x1b[2J/caf\udce9.mp4: give another")
+    assert ends(error, capsys) == (2, "error: no file a\\nb\\x1b[2J/caf\\udce9.mp4: give another\n")
+    again = InputError(
+        f"Caught InputError in worker 0.\nTraceback:\n  x\nutils.InputError: {InputError('no a' + chr(10) + 'b')}\n"
+    )
+    assert str(again) == "no a\\nb"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_terminals_of_any_encoding_take_any_text(encoding):
+    program = "import utils; utils.run_script(lambda: print('λ ± 木'))"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=Path(utils.__file__).parent, capture_output=True
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+# files
+
+
+def write_text(text):
+    return lambda path: path.write_text(text)
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file"
+    utils.write_whole(path, write_text("one"))
+
+    def fails(temporary):
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(InputError, match=r"cannot write .*No space left"):
+        utils.write_whole(path, fails)
+    assert path.read_text() == "one" and os.listdir(tmp_path) == ["file"]
+
+
+def test_only_regular_files_are_replaced(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "fifo", tmp_path / "folder", Path("/dev/null")):
+        with pytest.raises(InputError, match="not a regular file"):
+            utils.write_whole(path, write_text("x"))
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_symbolic_link_stays_and_what_it_points_to_is_replaced(tmp_path):
+    (tmp_path / "real").write_text("one")
+    (tmp_path / "link").symlink_to("real")
+    utils.write_whole(tmp_path / "link", write_text("two"))
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "two"
+
+
+@pytest.mark.parametrize("path", ["no/file", "file/below", "x" * 300, "a\nb/file"])
+def test_places_that_cannot_be_written_are_one_line(path, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError) as caught:
+        utils.write_whole(tmp_path / path, write_text("x"))
+    assert str(caught.value).startswith("cannot write ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_torch_on_a_full_disk_is_called_that(tmp_path):
+    def save(temporary):
+        temporary.symlink_to("/dev/full")
+        torch.save(torch.zeros(10**6), temporary)
+
+    with pytest.raises(InputError, match="No space left on device"):
+        utils.write_whole(tmp_path / "file", save)
+
+
+def test_temporary_files_of_dead_writers_alone_are_removed(tmp_path):
+    program = "import os, pathlib, sys, utils\n"
+    program += "utils.write_whole(pathlib.Path(sys.argv[1]), lambda path: (path.touch(), os._exit(1)))"
+    subprocess.run([sys.executable, "-c", program, tmp_path / "file"], cwd=Path(utils.__file__).parent)
+    assert len(os.listdir(tmp_path)) == 1
+    alive = tmp_path / f".{utils._writer()}-00{utils.PART}"
+    elsewhere = tmp_path / f".ffffffff-1-00{utils.PART}"
+    alive.touch(), elsewhere.touch()
+    utils.remove_parts(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted((alive, elsewhere))
+
+
+RESULTS = ("scores.csv", "alarms.csv", "figures/*.png")
+
+
+def results_of(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def put(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+FIRST = {"scores.csv": "1", "alarms.csv": "1", "figures/roc.png": "1"}
+SECOND = {"scores.csv": "2", "figures/new.png": "2"}
+
+
+def test_results_of_one_evaluation_replace_those_before(tmp_path):
+    put(tmp_path, {"notes.txt": "mine"})
+    for files in (FIRST, SECOND):
+        with utils.written_together(tmp_path, RESULTS) as folder:
+            put(folder, files)
+        assert results_of(tmp_path) == {"notes.txt": "mine", **files}
+
+
+def test_results_that_are_not_whole_change_nothing(tmp_path):
+    put(tmp_path, FIRST)
+    with pytest.raises(ZeroDivisionError), utils.written_together(tmp_path, RESULTS) as folder:
+        put(folder, SECOND)
+        raise ZeroDivisionError
+    assert results_of(tmp_path) == FIRST
+
+
+def test_a_kill_while_results_move_is_made_good_by_the_next_evaluation(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill_at(number):
+        calls = []
+
+        def replace(*paths):
+            calls.append(paths)
+            if len(calls) == number:
+                raise Killed
+            return real(*paths)
+
+        real = os.replace
+        return replace
+
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        put(folder, FIRST)
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(os, "replace", kill_at(number))
+            with utils.written_together(folder, RESULTS) as temporary:
+                put(temporary, SECOND)
+        assert not {name: text for name, text in results_of(folder).items() if text == "1"}
+        with pytest.raises(ZeroDivisionError), utils.written_together(folder, RESULTS):
+            raise ZeroDivisionError
+        assert results_of(folder) == SECOND
+
+
+def test_folders_of_the_same_name_do_not_mix(tmp_path):
+    made = [utils.new_folder(tmp_path / "watched" / "door") for _ in range(3)]
+    assert [path.name for path in made] == ["door", "door-2", "door-3"]
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write"):
+        utils.new_folder(tmp_path / "file" / "door")
+
+
+@pytest.mark.parametrize("content", [b"[", b"", b"\xff\xfe", b"[" * 100_000])
+def test_damaged_json_is_one_line(content, tmp_path):
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.json"):
+        utils.read_json(path)

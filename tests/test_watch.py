@@ -17,8 +17,8 @@ import Evaluate
 from data.clips import open_clips, testing_loader
 from data.frames import find_videos
 from data.stream import Stream
+from exp.checkpoints import load_model
 from exp.report.files import Table
-from exp.run import load_model
 from exp.scoring import calibration
 from exp.scoring.evaluation import evaluate
 from exp.scoring.score import Scoring

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data.clips import Clips
-from exp.run import FORMAT, load_file
+from exp.checkpoints import FORMAT, load_file
 from exp.scoring.score import Scoring, score_clips
 from model.convae import ConvAE
 from utils import InputError, check_finite, smooth, write_whole

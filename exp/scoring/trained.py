@@ -17,8 +17,8 @@ from torch import Tensor
 
 from data.clips import CHUNK
 from exp import flags
+from exp.checkpoints import SHAPE, load_model
 from exp.device import fold_batch_norms, pick_device, place
-from exp.run import SHAPE, load_model
 from exp.scoring import calibration
 from exp.scoring.calibration import Calibration
 from exp.scoring.score import Scoring, score
@@ -32,7 +32,7 @@ class Trained(NamedTuple):
 
     model: ConvAE
     items: Tensor  # (M, C)
-    shape: dict[str, Any]  # see exp.run.SHAPE
+    shape: dict[str, Any]  # see exp.checkpoints.SHAPE
     normal: Calibration | None
     no_calibration: str  # why there is none
 
@@ -53,7 +53,7 @@ def load_trained(
     """Load a network with its memory items and, where it is there, its calibration.
 
     path: a model file of this project or of the authors' released code, or the directory of a run; items_path: its
-    memory items, m_items.pt beside it if not given; given: settings of exp.run.SHAPE that the file must agree with, and
+    memory items, m_items.pt beside it if not given; given: settings of exp.checkpoints.SHAPE that the file must agree with, and
     h and w for a released model, which does not hold them (256 if not given). Raises InputError.
     """
     model_path = path / "model.pth" if path.is_dir() else path

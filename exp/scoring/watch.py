@@ -27,7 +27,7 @@ def watch(
 ) -> Iterator[Scored]:
     """Score each frame of a stream by the frames before it; live streams one at a time, files in chunks of batch_size.
 
-    model in eval mode and items (M, C) are on one device; shape is what exp.run.load_model says of them.
+    model in eval mode and items (M, C) are on one device; shape is what exp.checkpoints.load_model says of them.
     """
     frames = (Seen(picture, seconds) for picture, seconds in stream)
     yield from score(model, items, batches_of_frames(frames, shape, 1 if stream.live else batch_size), scoring)

@@ -12,7 +12,7 @@ from helpers import call, evaluate, one_line, run_of, train
 
 import Evaluate
 from exp import pack as weights
-from exp.run import SHAPE, build_model, load_model
+from exp.checkpoints import SHAPE, build_model, load_model
 from utils import run_script
 
 
