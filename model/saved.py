@@ -365,11 +365,11 @@ def _call(called: Any, args: Any, steps: Steps) -> Any:
 
 
 def _set_items(target: Any, flat: list[Any]) -> None:
-    """Keys are text or small numbers: anything else would have to be hashed, which a file can make endless."""
+    """Keys are text or numbers, whole ones below 2**60: hashing what else a file can hold may be endless."""
     keys = flat[::2]
     if type(target) is not dict or len(flat) % 2:
         raise InputError(f"sets items of {kind(target)}")
-    if any(type(key) not in (str, int) or (type(key) is int and abs(key) >= 2**60) for key in keys):
+    if any(type(key) not in (str, int, float) or (type(key) is int and abs(key) >= 2**60) for key in keys):
         raise InputError("holds a dict with keys of an unknown form")
     target.update(zip(keys, flat[1::2], strict=True))
 
