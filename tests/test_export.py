@@ -1,8 +1,11 @@
 """The exported program: the network's frame and features, from a file that needs nothing of this project."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -118,3 +121,32 @@ def test_mistakes_are_one_line(run, tmp_path, capsys):
     assert call(export, run) == 2
     one_line(capsys, run / "m_items.pt")
     assert not list(run.glob("*.pt2*"))
+
+
+def test_files_of_the_run_and_what_is_no_file_are_not_written_to(run, tmp_path, capsys):
+    (tmp_path / "link.pt2").symlink_to(run / "model.pth")
+    os.link(run / "m_items.pt", tmp_path / "hard.pt2")
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    own = [
+        run / "model.pth",
+        run / "m_items.pt",
+        run / "flags.json",
+        run / "checkpoint.pt",
+        run / ".." / "run/model.pth",
+    ]
+    own += [tmp_path / "link.pt2", tmp_path / "hard.pt2"]
+    for path in (*own, Path("/dev/null"), tmp_path):
+        assert call(export, run, "--output", path) == 2
+        one_line(capsys, path)
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_full_disk_is_called_that(run, monkeypatch, capsys):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert call(export, run) == 2
+    one_line(capsys, "cannot write", "No space left on device")
+    assert not list(run.glob("*.pt2")) and not list(run.glob(".*"))

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import call, evaluate, one_line, run_of, train
+from helpers import ROOT, call, evaluate, one_line, run_of, train
 
 import Evaluate
 from exp import pack as weights
 from exp.checkpoints import SHAPE, build_model, load_model
+from exp.scoring.trained import load_trained
 from utils import run_script
 
 
@@ -169,3 +170,31 @@ def test_mistakes_in_packing(tiny, capsys):
     assert pack(run_of("recon"), "new") == 2
     one_line(capsys, "calibration", "python -m exp.calibrate")
     assert [path.name for path in tiny.parent.iterdir()] == ["tiny"]
+
+
+@pytest.mark.parametrize("file", [weights.SUMS, "metrics.json"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe\n", b"one word\n"])
+def test_damaged_lists_are_one_line(file, content, tiny, capsys):
+    (tiny / file).write_bytes(content)
+    if file == "metrics.json":  # even where the sums were made to fit
+        sums = "".join(f"{weights.sha256(tiny / name)}  {name}\n" for name in weights.FILES)
+        (tiny / weights.SUMS).write_text(sums)
+    capsys.readouterr()
+    assert with_weights("--weights", "tiny") == 2
+    one_line(capsys, tiny)
+
+
+def test_git_keeps_the_bytes_of_weights_and_golden_files():
+    """With autocrlf on Windows, SHA256SUMS and metrics.json would have other bytes and sums."""
+    paths = [path for folder in ("exp/weights", "tests/golden") for path in (ROOT / folder).rglob("*")]
+    command = ["git", "check-attr", "text", "--", *(str(path.relative_to(ROOT)) for path in paths)]
+    asked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if asked.returncode:
+        pytest.skip("no git repository here")
+    assert paths and all(line.endswith(": text: unset") for line in asked.stdout.splitlines())
+
+
+def test_the_weights_of_the_repository_are_read_whole():
+    for folder in (path.parent for path in (ROOT / "exp" / "weights").glob(f"*/{weights.SUMS}")):
+        trained = load_trained(folder, device="cpu")
+        assert trained.normal is not None, trained.no_calibration

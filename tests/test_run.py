@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers import ROOT, TINY, assert_same, evaluate, one_line, run_of, start_and_pause, train
 
+from exp import checkpoints
 from exp import run as runs
 from exp.checkpoints import KINDS, load_file
 from exp.estimate import least_memory, memory_of
@@ -196,9 +197,8 @@ def test_whatever_a_file_holds_it_is_checked(dataset):
         whole = torch.load(run_of() / name, weights_only=True)
         for key in KINDS[what][0]:
             for wrong in WRONG:
-                torch.save({**whole, key: wrong}, "made_up.pt")
                 try:
-                    load_file(Path("made_up.pt"), what)
+                    checkpoints._checked(Path("made_up.pt"), {**whole, key: wrong}, what)
                 except InputError as error:
                     assert "made_up.pt" in str(error)
                     refused += 1
