@@ -201,7 +201,7 @@ def test_mutations(kinds):
 
 LONG = "x" * 300
 TRAIN = (
-    *(["--h", value] for value in ("20", "0", "-8", "1e3", "9" * 400, "80000", "32768")),
+    *(["--h", value] for value in ("20", "0", "-8", "1e3", "9" * 400, "80000")),
     *(["--fdim", value] for value in ("0", str(10**8), str(2**31 - 1), str(2**64))),
     *(["--msize", value] for value in ("1", str(2**31 - 1), "ten")),
     *(["--seed", value] for value in ("-1", str(2**64), "9" * 5000)),
