@@ -81,8 +81,10 @@ def check_output(path: Path, run: Path) -> None:
 def save_onnx(path: Path, program: ExportedProgram) -> None:
     """Write an ONNX graph. Raises InputError where the packages for it are missing, or the file cannot be written."""
     check_onnx()
-    names = {"input_names": list(BATCH), "output_names": OUTPUTS}
-    graph = torch.onnx.export(program, dynamo=True, verbose=False, dynamic_shapes=BATCH, **names)
+    names, outputs = list(BATCH), list(OUTPUTS)
+    graph = torch.onnx.export(
+        program, dynamo=True, verbose=False, dynamic_shapes=BATCH, input_names=names, output_names=outputs
+    )
     assert graph is not None  # it is None only where a file is named
     write_whole(path, lambda temporary: graph.save(temporary))
 
