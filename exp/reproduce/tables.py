@@ -5,13 +5,12 @@ plain way) or benchmark/ways (what each part of ours is worth). `python -m exp.r
 anew; a test compares the pages with the results.
 """
 
-import json
 import re
 import statistics
 from pathlib import Path
 
 from exp.reproduce.plans import CLIPS, EVALUATIONS, PAPER, PLANS, RELEASED_CODE, RETRAININGS
-from utils import InputError, write_whole
+from utils import InputError, read_json, write_whole
 
 RESULTS = Path(__file__).parents[1] / "results"
 PAGES = (Path(__file__).parents[2] / "README.md", Path(__file__).parents[1] / "README.md")
@@ -26,7 +25,10 @@ def results_path(name):
 def read_results(name):
     """exp/results/<name>.json, of a plan {run: entry} (exp.reproduce.conclude); an empty dict when it is not there."""
     path = results_path(name)
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    results = read_json(path) if path.is_file() else {}
+    if not isinstance(results, dict):
+        raise InputError(f"{path} is damaged: it holds no results by name")
+    return results
 
 
 # Cells ---------------------------------------------------------------------------------------------------------------
