@@ -1,6 +1,7 @@
 """The official archives: where each keeps its videos and ground truth, and how much there should be of them."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 from scipy.io import loadmat
@@ -9,7 +10,7 @@ from data.labels import built_in_labels
 
 # Where an archive keeps things: what an entry is called there (its group is the video's name) and in which folder.
 # The whole name must match, which leaves out Test001_gt, ._01.avi and other company.
-LAYOUTS = {
+LAYOUTS: dict[str, dict[str, tuple[str, ...]]] = {
     "ped2": {
         "training": (r"Train0(\d\d)", "UCSDped2/Train"),
         "testing": (r"Test0(\d\d)", "UCSDped2/Test"),
@@ -29,7 +30,7 @@ LAYOUTS = {
 TRAINING_COUNTS = {"ped2": (16, 2550), "avenue": (16, 15328), "shanghai": (330, 274515)}  # videos, frames
 
 
-def find_entries(source, pattern, *folders):
+def find_entries(source: Path, pattern: str, *folders: str) -> dict[str, Path]:
     """Entries of an archive: {video name: path}, of the first of the folders that holds any; {} when none does.
 
     A folder is looked for in source, up to two levels above it (source may be a part of the archive) and three below.
@@ -46,17 +47,17 @@ def find_entries(source, pattern, *folders):
     return {}
 
 
-def official(dataset_type, split):
+def official(dataset_type: str, split: str) -> tuple[int, int, dict[str, int | None]]:
     """What a split of an official data set holds: (videos, frames, {name: frames, or None where not known})."""
     if split == "testing":
-        lengths = {name: len(labels) for name, labels in built_in_labels(dataset_type).items()}
-        return len(lengths), sum(lengths.values()), lengths
+        lengths: dict[str, int | None] = {name: len(labels) for name, labels in built_in_labels(dataset_type).items()}
+        return len(lengths), sum(map(len, built_in_labels(dataset_type).values())), lengths
     videos, frames = TRAINING_COUNTS[dataset_type]
     numbered = dataset_type != "shanghai"  # whose training videos are named by scene, and not listed here
     return videos, frames, {f"{number:02}": None for number in range(1, videos + 1)} if numbered else {}
 
 
-def compare(split, found, dataset_type):
+def compare(split: str, found: dict[str, int], dataset_type: str) -> list[str]:
     """Differences between {video name: frames} on disk and the official data set, a line each."""
     videos, frames, lengths = official(dataset_type, split)
     problems = []
@@ -72,7 +73,7 @@ def compare(split, found, dataset_type):
     return problems
 
 
-def read_truth(dataset_type, name, path):
+def read_truth(dataset_type: str, name: str, path: Path) -> dict[str, np.ndarray]:
     """The ground truth in one file of an archive: {official video name: (frames,) of 0 and 1}."""
     if dataset_type == "shanghai":
         return {name: np.load(path, allow_pickle=False)}
@@ -86,13 +87,14 @@ def read_truth(dataset_type, name, path):
     return labels
 
 
-def check_truth(dataset_type, source):
+def check_truth(dataset_type: str, source: Path) -> list[str]:
     """Compare the ground truth in an archive with the built-in labels and print how they agree.
 
     Avenue's is pixel masks, so the labels made from masks are what it is compared with. Returns lines of what failed.
     """
     known = built_in_labels(dataset_type, "masks")
-    shipped, failures = {}, []
+    shipped: dict[str, np.ndarray] = {}
+    failures = []
     for name, path in find_entries(source, *LAYOUTS[dataset_type]["truth"]).items():
         try:
             shipped |= read_truth(dataset_type, name, path)

@@ -3,15 +3,19 @@
     python -m data.prepare ped2|avenue|shanghai SOURCE [--output DIR]
     python -m data.prepare video TRAIN_VIDEOS --test TEST_VIDEOS --name NAME [--labels CSV] [--output DIR]
 
-A video becomes DIR/<data set>/{training,testing}/frames/<video>/<frame>.jpg, frames counted from 0. It is written to a
-hidden folder and renamed when whole, so a run may be stopped at any time and started again: it goes on where it was.
+A video becomes DIR/<data set>/{training,testing}/frames/<video>/<frame>.jpg, frames counted from 0, and its times are
+kept in .../times/<video>.csv. It is written to a hidden folder and renamed when whole, so a run may be stopped at any
+time and started again: it goes on where it was.
 Exit status: 0 all there, 1 a video failed or is missing, 2 wrong command or full disk, 130 stopped by Ctrl-C.
 """
 
+import argparse
+import contextlib
 import os
 import re
 import shutil
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
@@ -21,12 +25,20 @@ import numpy as np
 from tqdm import tqdm
 
 from data.archives import LAYOUTS, check_truth, compare, find_entries, official
-from data.frames import EXTENSIONS, LITTER, find_videos, natural_key
+from data.frames import EXTENSIONS, LITTER, Video, find_videos, natural_key, read_picture
 from data.labels import BUILT_IN, read_intervals, write_intervals
+from data.times import Clock, times_path, write_times
+from data.video import Reader, printable
 from utils import InputError, Parser, run_script
 
 SPLITS = ("training", "testing")
-TEXT = (".txt", ".nfo", ".csv", ".md")  # FFmpeg opens some of these as videos of scrolling text
+VIDEO = (
+    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".avi", ".mkv", ".webm", ".ogv", ".flv", ".wmv", ".asf"),
+    *(".mpg", ".mpeg", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".mxf", ".dv"),
+)
+SMALL_COPY = ".lrv"  # which some cameras keep beside each video
+NO_VIDEO = r"image2|\w+_pipe|tty|bin|idf|xbin|adf"  # formats of single pictures and texts, which FFmpeg opens too
+MOST_FRAMES = 10_000_000  # four days at 25 frames per second
 
 
 class Job(NamedTuple):
@@ -40,7 +52,7 @@ class Job(NamedTuple):
 # What to extract -----------------------------------------------------------------------------------------------------
 
 
-def archive_jobs(dataset_type, source, dataset):
+def archive_jobs(dataset_type: str, source: Path, dataset: Path) -> list[Job]:
     """The videos of an official archive, as jobs. Raises InputError when there are none."""
     jobs = []
     for split in SPLITS:
@@ -55,91 +67,140 @@ def archive_jobs(dataset_type, source, dataset):
     return jobs
 
 
-def video_jobs(path, directory):
-    """One video file, or all of a folder, as jobs of that split. Raises InputError: none, or two of the same name."""
+def video_jobs(path: Path, directory: Path) -> tuple[list[Job], list[str]]:
+    """One video file, or all of a folder, as jobs of that split, and what is wrong with others, a line each.
+
+    What is no video is passed over, and named on the terminal. Raises InputError: no videos, or two of the same name.
+    """
+    shown = printable(path)
     if not path.exists():
-        raise InputError(f"no video file or folder {path}: check the path")
-    passed_over = (*LITTER, *EXTENSIONS, *TEXT)
+        raise InputError(f"no video file or folder {shown}: check the path")
+    if not path.is_file() and not path.is_dir():
+        raise InputError(f"{shown} is a pipe or a device: give a video file, or a folder of them")
     files = [path] if path.is_file() else sorted(path.iterdir(), key=lambda entry: natural_key(entry.name))
-    jobs = {}
+    jobs: dict[str, Job] = {}
+    problems, passed_over, folders = [], [], []
     for file in files:
-        if path.is_dir() and (not file.is_file() or file.name[0] == "." or file.name.lower().endswith(passed_over)):
+        if path.is_dir() and (file.name[0] == "." or file.name.lower() in LITTER):
             continue
-        other = jobs.setdefault(file.stem.casefold(), Job(file, directory / file.stem))  # some disks ignore case
-        if other.source != file:
-            raise InputError(f"{other.source} and {file} would both be video {file.stem}: rename one")
-    if not jobs:
-        raise InputError(f"no video files in {path}")
-    return list(jobs.values())
+        if file.is_dir():
+            folders.append(printable(file.name))
+        elif not file.exists():
+            problems.append(f"{printable(file)} is a link to {printable(os.readlink(file))}, which is not there")
+        elif not file.is_file() or (path.is_dir() and not is_video(file)):
+            passed_over.append(printable(file.name))
+        else:
+            name = printable(file.stem)
+            other = jobs.setdefault(name.casefold(), Job(file, directory / name))  # some disks ignore case
+            if other.source != file:
+                raise InputError(
+                    f"{printable(other.source)} and {printable(file)} would both be video {name}: rename one"
+                )
+    if passed_over:
+        print(f"{shown}: passed over, no video: {', '.join(passed_over)}")
+    if folders:
+        print(f"{shown}: folders in it are not read: {', '.join(folders)}; move their videos up to have them extracted")
+    if not jobs and not problems:
+        raise InputError(f"no video files in {shown}")
+    return list(jobs.values()), problems
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file is a video: by the end of its name or, where that is not a known one, by what it holds."""
+    ending = path.suffix.lower()
+    if ending in VIDEO or ending == SMALL_COPY or ending in EXTENSIONS:
+        return ending in VIDEO
+    try:
+        reader = Reader(os.fspath(path))
+    except InputError:
+        return False
+    reader.close()
+    return not re.fullmatch(NO_VIDEO, reader.format)
+
+
+def check_labels(path: Path, jobs: list[Job]) -> None:
+    """Raise InputError where the labels cannot fit the test videos, as far as that is known before extraction.
+
+    How many frames a video has is known afterwards only: headers may be wrong.
+    """
+    endless = ("",) * MOST_FRAMES
+    read_intervals(path, [Video(job.target.name, job.target, endless) for job in jobs])
 
 
 # Extraction ----------------------------------------------------------------------------------------------------------
 
 
-def pictures(folder):
+def pictures(folder: Path) -> list[Path]:
     """The pictures of a folder in natural order."""
     entries = sorted(folder.iterdir(), key=lambda entry: natural_key(entry.name))
     return [entry for entry in entries if entry.name[0] != "." and entry.name.lower().endswith(EXTENSIONS)]
 
 
-def is_done(job):
+def is_done(job: Job) -> bool:
     """Whether the frames are there: as many as there must be, or, of a video of unknown length, any."""
     found = len(pictures(job.target)) if job.target.is_dir() else 0
     needed = len(pictures(job.source)) if job.source.is_dir() else job.frames
     return found > 0 and (needed is None or found == needed)
 
 
-def picture_jpeg(path, quality):
+def picture_jpeg(path: Path, quality: int) -> bytes:
     """A picture file as the bytes of a JPEG; what is a JPEG already stays as it is."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
     if path.name.lower().endswith((".jpg", ".jpeg")):
-        return content
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
-    if image is None:
-        raise InputError(f"cannot decode {path}: get it again")
-    return encode(image, quality)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}") from error
+    return encode(read_picture(path), quality)
 
 
-def jpegs(source, quality):
-    """The frames of a video file or a folder of pictures, each as the bytes of a JPEG.
+def jpegs(source: Path, quality: int) -> Iterator[tuple[bytes, float | None]]:
+    """The frames of a video file or a folder of pictures: the bytes of a JPEG, and the time in seconds from the first.
 
-    Raises InputError when one cannot be read.
+    Pictures have no times. Raises InputError when one cannot be read, or when a video is not whole.
     """
     if source.is_dir():
         for path in pictures(source):
-            yield picture_jpeg(path, quality)
+            yield picture_jpeg(path, quality), None
         return
-    capture = cv2.VideoCapture(str(source))
-    if not capture.isOpened():
-        raise InputError(f"cannot open {source}: not a video OpenCV can read, or broken")
-    count = 0
-    while (frame := capture.read())[0]:
-        yield encode(frame[1], quality)
-        count += 1
-    # headers may be a few frames off; far fewer than announced is a file that was cut short, or holes in the middle
-    announced = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    if count < 0.9 * announced:
-        raise InputError(f"only {count} of {announced:.0f} frames can be read of {source}: get it again, or re-encode")
-    if count < 0.99 * announced:
-        tqdm.write(f"note: {source} has {count} frames that can be read, its header says {announced:.0f}")
+    shown = printable(source)
+    try:
+        reader = Reader(os.fspath(source))
+    except InputError as error:
+        raise InputError(f"cannot open {shown}: {error}") from error
+    clock, jumps = Clock(1 / reader.fps), []
+    with contextlib.closing(reader):
+        for count, decoded in enumerate(reader):
+            seconds, is_gap = clock.place(decoded.seconds)
+            if is_gap:
+                jumps.append(count)
+            yield encode(decoded.picture, quality), seconds
+        if problem := reader.problem():
+            raise InputError(f"{shown} {problem}: get it again, or re-encode")
+        if reader.lost:
+            tqdm.write(f"note: {reader.lost} of the {reader.packets} packets of {shown} cannot be decoded")
+        if jumps:
+            later = f" and {len(jumps) - 1} times more" if len(jumps) > 1 else ""
+            tqdm.write(f"note: the time of {shown} jumps at frame {jumps[0]}{later}")
 
 
-def announced_frames(job):
-    """How many frames a job will give, as far as can be told without reading them."""
+def announced_frames(job: Job) -> int:
+    """How many frames a job will give, roughly, as far as can be known without reading them."""
     if job.frames or job.source.is_dir():
         return job.frames or len(pictures(job.source))
-    return max(0, int(cv2.VideoCapture(str(job.source)).get(cv2.CAP_PROP_FRAME_COUNT)))
+    try:
+        reader = Reader(os.fspath(job.source))
+    except InputError:
+        return 0  # its extraction says why
+    reader.close()
+    return reader.stream.frames or round((reader.duration or 0) * reader.fps)
 
 
-def encode(image, quality):
+def encode(image: np.ndarray, quality: int) -> bytes:
     """uint8 (h, w, 3) -> the bytes of a JPEG. In memory, as cv2.imwrite tells no errors and not all paths work."""
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
-def extract(job, quality, stop, bar):
+def extract(job: Job, quality: int, stop: threading.Event, bar: tqdm) -> None:
     """Write the frames of one video; they appear under its name when all are there. Gives up when `stop` is set."""
     part = job.target.with_name(f".{job.target.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
@@ -147,21 +208,24 @@ def extract(job, quality, stop, bar):
         part.mkdir(parents=True)
         # zeros for programs that sort by letters; official names of pictures have three digits
         digits = 3 if job.source.is_dir() else 5
-        index = -1
-        for index, jpeg in enumerate(jpegs(job.source, quality)):
+        times: list[float | None] = []
+        for index, (jpeg, seconds) in enumerate(jpegs(job.source, quality)):
             if stop.is_set():
                 return
             (part / f"{index:0{digits}}.jpg").write_bytes(jpeg)
             bar.update()
-        if index < 0:
+            times.append(seconds)
+        if not times:
             raise InputError(f"no frames in {job.source}")
+        if known := [seconds for seconds in times if seconds is not None]:
+            write_times(times_path(job.target), known)  # first, so that a video that is there has its times
         shutil.rmtree(job.target, ignore_errors=True)  # the wrong number of frames
         part.rename(job.target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def extract_all(jobs, workers, quality):
+def extract_all(jobs: list[Job], workers: int, quality: int) -> list[str]:
     """Extract the videos that are not there yet, several at once. Returns what went wrong, a line a video.
 
     Raises InputError when frames cannot be written.
@@ -170,7 +234,7 @@ def extract_all(jobs, workers, quality):
     print(f"{len(todo)} videos to extract, {len(jobs) - len(todo)} are there already", flush=True)
     failures, stop = [], threading.Event()
     total = sum(map(announced_frames, todo))
-    # threads are enough: OpenCV works outside Python's lock
+    # threads are enough: PyAV and OpenCV work outside Python's lock
     with tqdm(total=total, unit="frame", disable=None) as bar, ThreadPoolExecutor(workers) as pool:
         futures = {pool.submit(extract, job, quality, stop, bar): job for job in todo}
         try:
@@ -192,7 +256,7 @@ def extract_all(jobs, workers, quality):
 # What is there now ---------------------------------------------------------------------------------------------------
 
 
-def report(dataset, dataset_type):
+def report(dataset: Path, dataset_type: str) -> list[str]:
     """Print what is on disk as a table, for the official data sets against what there should be.
 
     Returns the differences, a line each.
@@ -216,7 +280,7 @@ def report(dataset, dataset_type):
 # Command line --------------------------------------------------------------------------------------------------------
 
 
-def parse(arguments):
+def parse(arguments: list[str] | None) -> argparse.Namespace:
     common = Parser(add_help=False)
     common.add_argument("--output", type=Path, default=Path("dataset"), help="where the data sets are")
     common.add_argument("--quality", type=int, default=95, help="JPEG quality, 1 to 100")
@@ -244,13 +308,16 @@ def parse(arguments):
     return args
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
-    failures = []
+    failures: list[str] = []
     if args.command == "video":
         dataset_type, dataset = args.name, args.output / args.name
-        jobs = video_jobs(args.train, dataset / "training" / "frames")
-        jobs += video_jobs(args.test, dataset / "testing" / "frames")
+        jobs, failures = video_jobs(args.train, dataset / "training" / "frames")
+        test_jobs, more = video_jobs(args.test, dataset / "testing" / "frames")
+        if args.labels:
+            check_labels(args.labels, test_jobs)
+        jobs, failures = jobs + test_jobs, failures + more
     else:
         dataset_type, dataset = args.command, args.output / args.command
         source = args.source.resolve()  # so that it has parents
@@ -271,5 +338,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong with a video is said once, below
     run_script(main)

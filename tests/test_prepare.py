@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -14,10 +13,13 @@ import pytest
 from scipy.io import savemat
 
 from data import archives, prepare
+from data.frames import find_videos
 from data.labels import built_in_labels
+from data.times import Clock, gaps, read_times
 from utils import InputError
 
 ROOT = Path(__file__).parents[1]
+FAULTS = Path(__file__).parent / "videos"
 OFFICIAL = ROOT.parent / "shared" / "official"
 
 
@@ -252,23 +254,119 @@ def test_broken_videos_are_named_and_the_rest_goes_on(own):
     assert main(*arguments) == 0
 
 
-def test_a_few_frames_less_than_announced_are_noted(own, monkeypatch, capsys):
-    real = cv2.VideoCapture
-
-    class Announces:
-        def __init__(self, path):
-            self.video, self.more = real(path), 1 if path.endswith("one.avi") else 0
-            self.isOpened, self.read = self.video.isOpened, self.video.read
-
-        def get(self, what):
-            return 10 + self.more
-
-    for name, count in (("train/one.avi", 10), ("train/two.v1.mp4v.avi", 10), ("test.avi", 10)):
-        write_video(own / name, count)
-    monkeypatch.setattr(cv2, "VideoCapture", Announces)
+def test_a_wrong_count_in_the_header_is_no_fault(own):
+    (own / "train/two.v1.mp4v.avi").write_bytes((FAULTS / "b_frames.avi").read_bytes())  # it says 200 frames
     assert prepare_own(own) == 0
-    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
-    assert notes == [f"note: {own / 'train/one.avi'} has 10 frames that can be read, its header says 11"]
+    assert frames(own / "out/shop/training/frames") == {"one": 6, "two.v1.mp4v": 100}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("variable_rate.mp4", {49: 1.96, 50: 2.0, 99: 11.8}),
+        ("motion_triggered.mp4", {49: 1.96, 50: 3600.0, 99: 3601.96}),
+    ],
+)
+def test_times_are_kept_beside_the_frames(own, name, expected, capsys):
+    (own / "test.avi").write_bytes((FAULTS / name).read_bytes())
+    assert prepare_own(own) == 0
+    videos = find_videos(own / "out/shop/testing/frames")
+    (times,) = read_times(videos, fps=10)
+    assert not times.assumed and times.seconds[0] == 0
+    assert {frame: times.seconds[frame] for frame in expected} == pytest.approx(expected, abs=1e-5)
+    jumps = [50] if name == "motion_triggered.mp4" else []
+    assert np.flatnonzero(gaps(times.seconds)).tolist() == jumps
+    assert ("jumps at frame 50" in capsys.readouterr().out) == bool(jumps)
+
+
+def test_times_that_are_not_there_are_assumed(own):
+    prepare_own(own)
+    (own / "out/shop/testing/times/test.csv").unlink()
+    (times,) = read_times(find_videos(own / "out/shop/testing/frames"), fps=10)
+    assert times.assumed and times.seconds == pytest.approx(np.arange(8) / 10)
+
+
+def test_times_of_other_frames_are_refused(own):
+    prepare_own(own)
+    (own / "out/shop/testing/frames/test/00000.jpg").unlink()
+    with pytest.raises(InputError, match="has the times of 8 frames, but the video has 7"):
+        read_times(find_videos(own / "out/shop/testing/frames"), fps=10)
+    (own / "out/shop/testing/times/test.csv").write_text("frame,seconds\n0,1\n1,0\n")
+    with pytest.raises(InputError, match="cannot read the times in"):
+        read_times(find_videos(own / "out/shop/testing/frames"), fps=10)
+
+
+def test_a_phone_held_upright(own):
+    (own / "test.avi").write_bytes((FAULTS / "rotated_90.mp4").read_bytes())
+    assert prepare_own(own) == 0
+    picture = cv2.imread(str(own / "out/shop/testing/frames/test/00000.jpg"))
+    assert picture.shape == (320, 240, 3)
+    blue, green, red = picture[-40:-8, 8:40].reshape(-1, 3).mean(axis=0)
+    assert red > 240 and blue < 15 and green < 15
+
+
+def test_a_card_of_a_camera(own, capsys):
+    card = own / "train"
+    for ending, content in ((".srt", b"1\n00:00:00,000"), (".xml", b"<a/>"), (".json", b"{}"), (".lrv", b"a video")):
+        (card / f"one{ending}").write_bytes(content)
+    write_picture(card / "one.jpg")
+    (card / "one.jpg").rename(card / "one.THM")
+    write_video(card / "DCIM/three.avi", 2)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(card / "pipe.mp4")  # opened, it would wait for ever
+    assert prepare_own(own) == 0
+    assert frames(own / "out/shop/training/frames") == {"one": 6, "two.v1.mp4v": 4}
+    printed = capsys.readouterr().out
+    (line,) = [line for line in printed.splitlines() if "passed over" in line]
+    assert all(f"one{ending}" in line for ending in (".srt", ".xml", ".json", ".lrv", ".THM"))
+    assert "folders in it are not read: DCIM" in printed
+    assert ("pipe.mp4" in line) == hasattr(os, "mkfifo")
+
+
+def test_a_link_to_nowhere_is_named(own, capsys):
+    (own / "train/gone.mp4").symlink_to(own / "nowhere.mp4")
+    assert prepare_own(own) == 1
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("failed: ")]
+    assert "gone.mp4" in line and "nowhere.mp4" in line
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="their file names are Unicode")
+@pytest.mark.parametrize("name", [b"caf\xe9.avi", "视频".encode("gbk") + b".avi"])
+def test_names_that_are_no_utf8(own, name, capsys):
+    (own / "train/one.avi").rename(Path(os.fsdecode(os.fsencode(own / "train") + b"/" + name)))
+    assert prepare_own(own) == 0
+    videos = find_videos(own / "out/shop/training/frames")
+    assert sorted(len(video.frames) for video in videos) == [4, 6]
+    assert not any(times.assumed for times in read_times(videos, fps=10))
+    "".join(video.name for video in videos).encode()  # every csv can hold the names
+    capsys.readouterr().out.encode()
+
+
+def test_a_name_with_colons(own):
+    (own / "train/one.avi").rename(own / "train/2024-01-01T12:30:05.avi")
+    assert prepare_own(own) == 0
+    assert frames(own / "out/shop/training/frames") == {"2024-01-01T12:30:05": 6, "two.v1.mp4v": 4}
+
+
+def test_labels_of_a_video_that_is_not_there_stop_it_before_extraction(own):
+    (own / "labels.csv").write_text("video,first,last\nother,2,3\n")
+    with pytest.raises(InputError, match="line 2: no test video 'other'"):
+        prepare_own(own, "--labels", own / "labels.csv")
+    assert not (own / "out").exists()
+
+
+def test_clock_that_steps_back_only_grows_and_shows_a_gap():
+    clock = Clock(0.04)
+    placed = [clock.place(seconds) for seconds in (100, 100.04, 100.08, 40, 40.04, 40.08, None)]
+    times = [seconds for seconds, _ in placed]
+    assert all(np.diff(times) > 0)
+    assert [gap for _, gap in placed] == gaps(times).tolist() == [False, False, False, True, False, False, False]
+    assert np.diff(times)[3:] == pytest.approx([0.04] * 3)
+
+
+def test_a_slow_recording_has_no_gaps():
+    assert not gaps(np.arange(20) * 10.0).any()  # a picture every ten seconds
+    assert np.flatnonzero(gaps([*np.arange(10) * 10.0, 200, 210])).tolist() == [10]
 
 
 # stopped and run again
@@ -299,34 +397,52 @@ def test_leftovers_of_a_killed_run(own):
     assert frames(part.parent) == {"one": 6, "two.v1.mp4v": 4}
 
 
+STOPS_AT_FRAME_20 = """
+from data import prepare
+encode, extract, count, stop = prepare.encode, prepare.extract, 0, None
+def extract_and_show_stop(*arguments):
+    global stop
+    stop = arguments[2]
+    extract(*arguments)
+def encode_and_wait(*arguments):
+    global count
+    count += 1
+    if count == 20:
+        print("here", flush=True)  # the test sends its signal now
+        stop.wait()
+    return encode(*arguments)
+prepare.encode, prepare.extract = encode_and_wait, extract_and_show_stop
+prepare.run_script(prepare.main)
+"""
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_killed_in_mid_extraction(tmp_path, sent):
-    write_video(tmp_path / "long.avi", 400, (320, 240))
+    write_video(tmp_path / "long.avi", 40)
     short = write_video(tmp_path / "short.avi", 3)
     out = tmp_path / "out"
-    command = ("video", tmp_path / "long.avi", "--test", short, "--name", "shop", "--output", out)
+    command = ("video", tmp_path / "long.avi", "--test", short, "--name", "shop", "--output", out, "--workers", "1")
     process = subprocess.Popen(
-        [sys.executable, "-m", "data.prepare", *map(str, command)],
+        [sys.executable, "-c", STOPS_AT_FRAME_20, *map(str, command)],
         cwd=ROOT,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    while process.stdout.readline().strip() != "here":
+        assert process.poll() is None
     training = out / "shop/training/frames"
-    deadline = time.monotonic() + 60
-    while not list(training.glob(".long.part/*.jpg")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
+    assert frames(training) == {".long.part": 19}
     process.send_signal(sent)
-    errors = process.communicate(timeout=30)[1]
+    errors = process.communicate()[1]
     assert not (training / "long").exists()
     if sent == signal.SIGINT:
         assert process.returncode == 130 and errors.splitlines() == ["interrupted"] and frames(training) == {}
     else:
         assert frames(training).keys() == {".long.part"}
         assert main(*command) == 0
-        assert frames(training) == {"long": 400}
+        assert frames(training) == {"long": 40}
 
 
 def test_full_disk(own, monkeypatch):

@@ -1,0 +1,158 @@
+"""Decode a video file or a network address with PyAV: pictures upright, with their presentation times."""
+
+import os
+import re
+from bisect import insort
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+
+from utils import InputError
+
+ANY_FPS = 25.0  # where the source gives no rate
+MOST_FPS = 1000.0  # headers may hold anything
+OPEN_SECONDS, READ_SECONDS = 10.0, 5.0  # how long a network source may take to open, and to give the next packet
+WHOLE = 0.9  # a video that ends before this part of its length is cut short
+UNTIMED = ("mpjpeg", "mjpeg", "h264", "hevc")  # formats whose times FFmpeg makes up from a rate
+
+
+class Decoded(NamedTuple):
+    """One picture of a video."""
+
+    seconds: float | None  # presentation time on the source's own clock; None where the source has none
+    picture: np.ndarray  # uint8 (h, w, 3) BGR, upright
+    corrupt: bool  # marked so by the decoder, or data before it was lost and no key frame came since
+
+
+class Reader:
+    """Iterated over once, gives each picture of a video file or a network address as Decoded.
+
+    source: a path, or an address when `network` is set. Raises InputError where it does not open. Damage while reading
+    is no error: `problem()` describes it afterwards.
+    """
+
+    def __init__(self, source: str, network: bool = False):
+        self.shown = printable(source)
+        options = {"rtsp_transport": "tcp"} if network and source.lower().startswith("rtsp") else {}
+        # "file:" keeps FFmpeg from taking a name with a colon for a protocol
+        name, timeout = (source, (OPEN_SECONDS, READ_SECONDS)) if network else (f"file:{source}", None)
+        try:
+            self.container = av.open(name, options=options, timeout=timeout)
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise InputError(f"{explain(error)}") from error
+        if not self.container.streams.video:
+            self.container.close()
+            raise InputError("it holds no video")
+        self.stream = self.container.streams.video[0]
+        if not network:  # frame threads are fast, but hold frames back
+            self.stream.thread_type = "AUTO"
+        rates = [float(rate) for rate in (self.stream.guessed_rate, self.stream.average_rate) if rate]
+        self.fps = next((rate for rate in rates if 0 < rate <= MOST_FPS), ANY_FPS)
+        self.duration = self._duration()
+        self.format = self.container.format.name
+        # what has neither a length in seconds nor one in bytes goes on; the bytes of an HLS address are its playlist's
+        self.live = network and self.duration is None and (self.container.size <= 0 or "hls" in self.format)
+        self.packets = self.lost = self.count = 0  # packets read, packets that could not be decoded, pictures given
+        self.first: float | None = None  # seconds on the source's clock: the time of the first picture
+        self.end: float | None = None  # and of the end of the packets
+        self.error: str | None = None
+
+    def _duration(self) -> float | None:
+        """Seconds of the picture, by the stream itself: a sound track may be longer. None where it does not say."""
+        if self.stream.duration and self.stream.time_base:
+            return float(self.stream.duration * self.stream.time_base)
+        if written := re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d*)?)", self.stream.metadata.get("DURATION", "")):
+            return 3600 * int(written[1]) + 60 * int(written[2]) + float(written[3])
+        whole = self.container.duration
+        return whole / av.time_base if whole and len(self.container.streams) == 1 else None
+
+    def __iter__(self) -> Iterator[Decoded]:
+        damaged = False
+        # AVI stores no presentation times, and what FFmpeg guesses for it is in the order of decoding. Pictures come in
+        # the order of showing, so each takes the earliest time of the packets that are waiting.
+        waiting: list[float] = []
+        reorders = self.format == "avi"
+        packets = self.container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except (av.error.FFmpegError, OSError) as error:
+                self.error = explain(error)
+                return
+            if packet is None:
+                return
+            if packet.size:
+                self.packets += 1
+                start = packet.pts if packet.pts is not None else packet.dts
+                if start is not None and packet.time_base:
+                    insort(waiting, float(start * packet.time_base))
+                    end = float((start + (packet.duration or 0)) * packet.time_base)
+                    self.end = end if self.end is None else max(self.end, end)
+            try:
+                frames = packet.decode()
+            except av.error.EOFError:
+                return
+            except av.error.FFmpegError:
+                self.lost += 1
+                damaged = True
+                del waiting[-1:]
+                continue
+            for frame in frames:
+                # what follows lost data is smeared until a key frame comes
+                damaged = frame.is_corrupt or (damaged and not frame.key_frame)
+                seconds = None
+                if frame.pts is not None and frame.time_base and self.format not in UNTIMED:
+                    seconds = float(frame.pts * frame.time_base)
+                earliest = waiting.pop(0) if waiting else seconds
+                seconds = earliest if reorders else seconds
+                self.first = seconds if self.first is None else self.first
+                self.count += 1
+                yield Decoded(seconds, _upright(frame), damaged)
+
+    def problem(self) -> str | None:
+        """What was wrong with a source that has been read to its end: "is cut short ..." and the like, or None."""
+        if self.count == 0:
+            return "gives no frame" + (f" ({self.error})" if self.error else "")
+        if self.error:
+            return f"is cut short after {self.count} frames: {self.error}"
+        if self.lost > (1 - WHOLE) * self.packets:
+            return f"is damaged: {self.lost} of its {self.packets} packets cannot be decoded"
+        if self.duration is not None and self.end is not None:
+            length = max(self.end, self.end - (self.first or 0.0))
+            if length < WHOLE * self.duration:
+                return f"is cut short: it ends after {length:.2f} of {self.duration:.2f} s, {self.count} frames"
+        return None
+
+    def close(self) -> None:
+        self.container.close()
+
+
+def explain(error: Exception) -> str:
+    """An error of PyAV in a few words, without the address, which may hold a password."""
+    if isinstance(error, av.error.InvalidDataError):
+        return "no video, or broken"
+    if isinstance(error, av.error.ExitError):
+        return "no answer in time"
+    return (getattr(error, "strerror", None) or type(error).__name__).rstrip(".").lower()
+
+
+def _upright(frame: av.VideoFrame) -> np.ndarray:
+    """The picture as uint8 (h, w, 3) BGR, turned and mirrored as the display matrix of the file says."""
+    picture: np.ndarray = frame.to_ndarray(format="bgr24")
+    side_data: Any = frame.side_data  # whose stubs know of motion vectors only
+    for data in side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            # a point (x, y) is shown at (a x + c y, b x + d y)
+            a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
+            if abs(b) > abs(a):
+                picture, a, d = picture.transpose(1, 0, 2), c, b
+            picture = np.ascontiguousarray(picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+    return picture
+
+
+def printable(name: str | Path) -> str:
+    """A file name in characters that UTF-8 can write: bytes that are none become %E9 and the like."""
+    return re.sub("[\udc80-\udcff]", lambda odd: f"%{ord(odd[0]) - 0xDC00:02X}", os.fspath(name))
