@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from data.clips import CHUNK, open_clips, split_videos, testing_loader
-from data.frames import read_picture
+from data.frames import Video, read_picture
 from data.labels import frame_labels
 from data.stream import Stream
+from data.times import read_times
 from exp import flags, pack
 from exp.checkpoints import SHAPE
 from exp.device import make_deterministic, pick_device
@@ -29,7 +30,7 @@ from exp.scoring.calibration import Calibration
 from exp.scoring.evaluation import evaluate, find_frames
 from exp.scoring.score import Scored, Scoring, replay
 from exp.scoring.trained import Trained, load_trained
-from utils import InputError, Parser, run_script
+from utils import InputError, Parser, named, new_folder, run_script, written_together
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -90,7 +91,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     flags.add_run_flags(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--output_dir", type=Path, help="where results go; beside the model if not given")
-    output.add_argument("--no_figures", action="store_true", help="draw nothing")
+    flags.add_figure_flags(output)
     output.add_argument(
         "--frames", type=flags.frame_of_video, nargs="+", metavar="VIDEO:FRAME", help="frames to draw, such as 01:120"
     )
@@ -168,39 +169,37 @@ def unlike_the_paper(scoring: Scoring, usual: Scoring) -> str:
 
 # Evaluate a data set --------------------------------------------------------------------------------------------------
 
+RESULTS = (  # patterns of what an evaluation writes; those of the one before are removed, so that results never mix
+    "scores.csv",
+    "alarms.csv",
+    "evaluation.json",
+    *(f"figures/{name}.*" for name in ("roc", "histogram", "scores/*", "frames/*")),
+    "videos/*.mp4",
+)
+
+
+def times_of(videos: list[Video], args: argparse.Namespace) -> list[np.ndarray]:
+    """The time of every frame of each video in seconds: by --fps, as kept beside the frames, or by an assumed rate."""
+    usual = args.fps or flags.defaults("pred", args.dataset_type)["fps"]
+    if args.fps:
+        return [np.arange(len(video.frames)) / usual for video in videos]
+    times = read_times(videos, usual)
+    if args.dataset_type not in flags.DATASETS and any(one.assumed for one in times):
+        names = named([video.name for video, one in zip(videos, times, strict=True) if one.assumed])
+        print(f"no times are kept for {names}: {usual:g} frames per second are assumed (--fps says otherwise)")
+    return [one.seconds for one in times]
+
 
 def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scoring, device: torch.device) -> None:
     """Score the test videos, print how well the scores agree with the labels, and write what Evaluate.py promises."""
-    shape, output = trained.shape, args.output_dir
+    shape = trained.shape
     size, cache = (shape["h"], shape["w"], shape["c"]), False if args.no_cache else args.cache_dir
     videos = split_videos(args.dataset_path, args.dataset_type, "testing")
     labels = frame_labels(args.dataset_path, args.dataset_type, videos, args.avenue_labels)
     clips = open_clips(videos, "testing", shape["t_length"], size, cache, args.bad_frames)
     chosen = find_frames(args.frames or [], clips)
-    fps = args.fps or flags.defaults(shape["method"], args.dataset_type)["fps"]
-    seconds = [np.arange(len(video.frames)) / fps for video in clips.videos]
     loader = testing_loader(clips, args.test_batch_size, args.num_workers_test)
-    result = evaluate(trained.model, trained.items, loader, scoring, labels, seconds)
-    unlike = unlike_the_paper(scoring, trained.scoring())
-    decisions = None
-    if trained.normal:
-        decisions = decide(result, trained.normal, scoring, args.false_alarm_rate, args.merge_gap)
-
-    output.mkdir(parents=True, exist_ok=True)
-    write_scores(output / "scores.csv", result)
-    about = {"dataset_type": args.dataset_type, "avenue_labels": args.avenue_labels, "model": str(args.model_dir)}
-    settings = {**scoring._asdict(), "false_alarm_rate": args.false_alarm_rate, "merge_gap": args.merge_gap, "fps": fps}
-    settings = {name: str(value) if isinstance(value, flags.Span) else value for name, value in settings.items()}
-    about |= {**environment(device), "settings": settings, "unlike_the_paper": unlike}
-    write_evaluation(output / "evaluation.json", result, decisions, about)
-    plural = "s" * (len(clips.videos) > 1)
-    print(f"scores of {len(clips)} frames of {len(clips.videos)} video{plural}: {output / 'scores.csv'}")
-    print(*metric_lines(result, unlike), sep="\n")
-    if decisions and trained.normal:
-        write_alarms(output / "alarms.csv", result.videos, decisions.alarms)
-        print(*alarm_lines(decisions, trained.normal.caveat(scoring, args.false_alarm_rate)), sep="\n")
-    else:
-        print(f"no calibrated threshold: {trained.no_calibration}")
+    seconds = times_of(clips.videos, args)
 
     def again(video: int) -> Iterator[Scored]:
         return replay(trained.model, result.items[video].to(device), clips, video, scoring)
@@ -208,15 +207,38 @@ def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scori
     def frame_at(video: int, frame: int) -> np.ndarray:
         return read_picture(clips.videos[video].path(frame))
 
-    if not args.no_figures:
-        from exp.report.curves import draw_evaluation  # here, as matplotlib takes a second to import
-        from exp.report.style import Look
+    with written_together(args.output_dir, RESULTS) as output:  # tried before the work
+        result = evaluate(trained.model, trained.items, loader, scoring, labels, seconds)
+        decisions = None
+        if trained.normal:
+            decisions = decide(result, trained.normal, scoring, args.false_alarm_rate, args.merge_gap)
+            write_alarms(output / "alarms.csv", result.videos, decisions.alarms)
+        unlike = unlike_the_paper(scoring, trained.scoring())
+        about = {"dataset_type": args.dataset_type, "avenue_labels": args.avenue_labels, "model": str(args.model_dir)}
+        settings = {**scoring._asdict(), "false_alarm_rate": args.false_alarm_rate, "merge_gap": args.merge_gap}
+        settings = {name: str(value) if isinstance(value, flags.Span) else value for name, value in settings.items()}
+        about |= {**environment(device), "settings": settings, "unlike_the_paper": unlike}
+        write_scores(output / "scores.csv", result)
+        write_evaluation(output / "evaluation.json", result, decisions, about)
+        if not args.no_figures:
+            from exp.report.curves import Look, draw_evaluation  # here, as matplotlib takes a second to import
 
-        draw_evaluation(output / "figures", result, decisions, again, frame_at, Look(chosen, unlike))
-        print(f"figures: {output / 'figures'}")
+            look = Look(chosen, unlike, args.figure_format)
+            draw_evaluation(output / "figures", result, decisions, again, frame_at, look)
+        if args.save_video:
+            annotate_all(output / "videos", result, decisions, again, frame_at)
+
+    plural = "s" * (len(clips.videos) > 1)
+    print(f"scores of {len(clips)} frames of {len(clips.videos)} video{plural}: {args.output_dir / 'scores.csv'}")
+    print(*metric_lines(result, unlike), sep="\n")
+    if decisions and trained.normal:
+        print(*alarm_lines(decisions, trained.normal.caveat(scoring, args.false_alarm_rate)), sep="\n")
+    else:
+        print(f"no calibrated threshold: {trained.no_calibration}")
+    if not args.no_figures:
+        print(f"figures: {args.output_dir / 'figures'}")
     if args.save_video:
-        annotate_all(output / "videos", result, decisions, again, frame_at)
-        print(f"annotated videos: {output / 'videos'}")
+        print(f"annotated videos: {args.output_dir / 'videos'}")
 
 
 # Watch a stream -------------------------------------------------------------------------------------------------------
@@ -228,7 +250,7 @@ def watch_stream(args: argparse.Namespace, trained: Trained, normal: Calibration
     threshold = normal.threshold(scoring, args.false_alarm_rate, stream.fps)
     caveat = normal.caveat(scoring, args.false_alarm_rate)
     print(f"calibrated threshold {threshold:.4g}" + (f", {caveat}" if caveat else ""))
-    directory = args.output_dir / "watched" / stream.name
+    directory = new_folder(args.output_dir / "watched" / stream.name)
     recorder = Recorder(directory, stream, normal, scoring, (threshold, args.merge_gap), args.save_video)
     record(recorder, trained.model, trained.items, trained.shape, args.test_batch_size)
 

@@ -68,7 +68,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="share of the videos that is held back from training for calibration.pt",
     )
     flags.add_run_flags(parser)
-    parser.add_argument("--no_figures", action="store_true", help="draw no curves of the losses at the end")
+    flags.add_figure_flags(parser)
     parser.add_argument("--tensorboard", action="store_true", help="log to TensorBoard too (pip install tensorboard)")
     run = parser.add_mutually_exclusive_group()
     run.add_argument("--resume", action="store_true", help="go on with the run that is in the directory")
@@ -160,7 +160,7 @@ def conclude(run: Run, model: ConvAE, items: Tensor, normal: Clips, args: argpar
     if not args.no_figures:
         from exp.report.curves import loss_curves  # here, as matplotlib takes a second to import
 
-        loss_curves(run.directory / "figures" / "training.png", run.history)
+        loss_curves(run.directory / "figures" / f"training.{args.figure_format}", run.history)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Official archives and plain videos -> the tree of frames that training and evaluation read.
 
+    python -m data.prepare ped2|avenue [--output DIR]                     fetches the archive from its authors
     python -m data.prepare ped2|avenue|shanghai SOURCE [--output DIR]
     python -m data.prepare video TRAIN_VIDEOS --test TEST_VIDEOS --name NAME [--labels CSV] [--output DIR]
 
@@ -25,10 +26,11 @@ import numpy as np
 from tqdm import tqdm
 
 from data.archives import LAYOUTS, check_truth, compare, find_entries, official
+from data.download import fetch, unpacked
 from data.frames import EXTENSIONS, LITTER, Video, find_videos, natural_key, read_picture
 from data.labels import BUILT_IN, read_intervals, write_intervals
+from data.reader import Reader, printable
 from data.times import Clock, times_path, write_times
-from data.video import Reader, printable
 from utils import InputError, Parser, run_script
 
 SPLITS = ("training", "testing")
@@ -289,7 +291,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", metavar="ped2|avenue|shanghai|video", required=True)
     for dataset_type in BUILT_IN:
         command = commands.add_parser(dataset_type, parents=[common], help=f"the official {dataset_type} archive")
-        command.add_argument("source", type=Path, help="the folder it was unpacked to")
+        command.add_argument(
+            "source", type=Path, nargs="?", help="the folder it was unpacked to; the archive is fetched if not given"
+        )
+        command.add_argument(
+            "--download_dir", type=Path, help="where fetched archives are kept; OUTPUT/downloads if not given"
+        )
+        command.add_argument(
+            "--url", nargs="+", help="mirrors of the archives; their checksums have to hold all the same"
+        )
     command = commands.add_parser("video", parents=[common], help="your own videos")
     command.add_argument("train", type=Path, metavar="TRAIN_VIDEOS", help="normal videos: a folder of them or one file")
     command.add_argument("--test", type=Path, required=True, help="videos to find anomalies in: a folder or one file")
@@ -308,6 +318,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return args
 
 
+@contextlib.contextmanager
+def archive(args: argparse.Namespace) -> Iterator[Path]:
+    """The folder of an official archive: SOURCE, or what was fetched, which is removed again. Raises InputError."""
+    if args.source is None:
+        paths = fetch(args.command, args.download_dir or args.output / "downloads", args.url)
+        with unpacked(args.command, paths) as folder:
+            yield folder
+        return
+    source = args.source.resolve()  # so that it has parents
+    if not source.is_dir():
+        raise InputError(f"no folder {source}: unpack the archive first and give the folder")
+    yield source
+
+
 def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     failures: list[str] = []
@@ -317,15 +341,12 @@ def main(arguments: list[str] | None = None) -> int:
         test_jobs, more = video_jobs(args.test, dataset / "testing" / "frames")
         if args.labels:
             check_labels(args.labels, test_jobs)
-        jobs, failures = jobs + test_jobs, failures + more
+        failures += more + extract_all(jobs + test_jobs, args.workers, args.quality)
     else:
         dataset_type, dataset = args.command, args.output / args.command
-        source = args.source.resolve()  # so that it has parents
-        if not source.is_dir():
-            raise InputError(f"no folder {source}: unpack the archive first and give the folder")
-        failures += check_truth(dataset_type, source)
-        jobs = archive_jobs(dataset_type, source, dataset)
-    failures += extract_all(jobs, args.workers, args.quality)
+        with archive(args) as source:
+            failures += check_truth(dataset_type, source)
+            failures += extract_all(archive_jobs(dataset_type, source, dataset), args.workers, args.quality)
     problems = report(dataset, dataset_type)
     for line in (*problems, *(f"failed: {failure}" for failure in failures)):
         print(line)

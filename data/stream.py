@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from data.reader import ANY_FPS, MOST_FPS, Decoded, Reader, printable
 from data.times import Clock
-from data.video import ANY_FPS, MOST_FPS, Decoded, Reader, printable
 from utils import InputError
 
 WAITING = 32  # frames of a live source that wait for the consumer at most
@@ -241,7 +241,7 @@ class Stream:
 
 
 class _Camera:
-    """A camera of this machine, read as data.video.Reader reads a file; its times are those of arrival."""
+    """A camera of this machine, read as data.reader.Reader reads a file; its times are those of arrival."""
 
     duration, error, live = None, None, True
 

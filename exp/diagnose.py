@@ -25,7 +25,6 @@ from data.clips import Clips, normalise, open_clips, split_videos, testing_loade
 from data.frames import read_picture
 from exp import flags
 from exp.report.memory_figures import Wins, draw_cosines, draw_embedding, draw_maps, draw_wins
-from exp.report.style import FORMATS
 from exp.run import read_record
 from exp.scoring.score import to_unit
 from exp.scoring.trained import load_trained
@@ -160,7 +159,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=flags.non_negative_int, default=0, help="for what is drawn, and for the t-SNE")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--figure_format", choices=FORMATS, default="png", help="format of the figures")
+    parser.add_argument("--figure_format", choices=flags.FIGURE_FORMATS, default="png", help="format of the figures")
     return parser.parse_args(arguments)
 
 

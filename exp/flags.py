@@ -45,6 +45,9 @@ def check_shape(shape: dict[str, Any], mdim: int | None) -> None:
         raise InputError(f"--t_length {shape['t_length']}: recon reproduces single frames, its t_length is 1")
 
 
+FIGURE_FORMATS = ("png", "pdf", "svg")
+
+
 # Types of values; a value that cannot be is refused in one line -------------------------------------------------------
 
 
@@ -159,6 +162,11 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="on CUDA: the same numbers each time, more slowly; on a CPU they are the same anyway",
     )
+
+
+def add_figure_flags(output: argparse._ActionsContainer) -> None:
+    output.add_argument("--no_figures", action="store_true", help="draw nothing")
+    output.add_argument("--figure_format", choices=FIGURE_FORMATS, default="png", help="of figures")
 
 
 def add_device_flags(run: argparse._ArgumentGroup) -> None:

@@ -43,6 +43,7 @@ FREE = (  # flags that may differ when a run is resumed
     "device",
     "gpus",
     "no_figures",
+    "figure_format",
     "tensorboard",
     "resume",
     "overwrite",
@@ -64,6 +65,8 @@ WRITTEN = (  # patterns of all that a run and its evaluation write, which --over
     "memory.json",
     "model.pt2",
     "figures/**/*.png",
+    "figures/**/*.pdf",
+    "figures/**/*.svg",
     "videos/*.mp4",
     "tensorboard/events.out.tfevents.*",
 )

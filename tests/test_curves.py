@@ -9,8 +9,9 @@ import pytest
 from drawn import decisions, differ, evaluation, frame_at, picture, replay_of
 from helpers import ROOT
 
+from exp.flags import FIGURE_FORMATS
 from exp.report import curves, score_curves
-from exp.report.style import FORMATS, Look
+from exp.report.style import Look
 from utils import InputError
 
 
@@ -89,7 +90,7 @@ def test_one_class_has_a_histogram_but_no_roc(tmp_path):
         curves.roc_curve(tmp_path / "roc.png", [np.zeros(5, int)], [np.linspace(0, 1, 5)])
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", FIGURE_FORMATS)
 def test_all_figures_have_the_format_that_is_asked_for(tmp_path, kind):
     found, start = evaluation([20]), {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[kind]
 

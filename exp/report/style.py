@@ -17,7 +17,6 @@ from torchvision.utils import make_grid
 
 from utils import InputError, write_whole
 
-FORMATS = ("png", "pdf", "svg")
 # Okabe and Ito's colours, which colour-blind people can tell apart
 NORMAL, ABNORMAL, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"
 # One for each memory item, half transparent on gray: the two most alike of these ten differ as much as possible, for
@@ -50,7 +49,7 @@ class Look(NamedTuple):
 
     frames: Sequence[tuple[int, int]] = ()  # (place of a video, index of a frame) to draw alone; typical ones if empty
     note: str = ""  # what to name beside an AUC: by which settings it differs from the paper's
-    format: str = "png"  # one of FORMATS
+    format: str = "png"  # one of exp.flags.FIGURE_FORMATS
 
 
 def add_title(figure: Figure, text: str) -> None:

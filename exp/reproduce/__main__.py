@@ -83,7 +83,7 @@ def train(job, passed_on):
 
 
 def evaluate(job, wanted, dataset_path, cache_dir, device):
-    """Evaluate the last epoch of a run in the ways `wanted`, {name: exp.reproduce.plans.Way}. Returns {name: result, a dict}."""
+    """Evaluate the last epoch of a run in the ways `wanted`, {name: Way}. Returns {name: result, a dict}."""
     dataset_type = job.flags["dataset_type"]
     trained = load_trained(job.directory, device=device)
     if trained.normal is None:

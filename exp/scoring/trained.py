@@ -53,8 +53,8 @@ def load_trained(
     """Load a network with its memory items and, where it is there, its calibration.
 
     path: a model file of this project or of the authors' released code, or the directory of a run; items_path: its
-    memory items, m_items.pt beside it if not given; given: settings of exp.checkpoints.SHAPE that the file must agree with, and
-    h and w for a released model, which does not hold them (256 if not given). Raises InputError.
+    memory items, m_items.pt beside it if not given; given: settings of exp.checkpoints.SHAPE that the file must agree
+    with, and h and w for a released model, which does not hold them (256 if not given). Raises InputError.
     """
     model_path = path / "model.pth" if path.is_dir() else path
     items_path = items_path or model_path.with_name("m_items.pt")
