@@ -15,7 +15,6 @@ import torch
 from data.clips import CHUNK, open_clips, split_videos, testing_loader
 from data.frames import Video, read_picture
 from data.labels import frame_labels
-from data.stream import Stream
 from data.times import read_times
 from exp import flags, pack
 from exp.checkpoints import SHAPE
@@ -30,6 +29,7 @@ from exp.scoring.calibration import Calibration
 from exp.scoring.evaluation import evaluate, find_frames
 from exp.scoring.score import Scored, Scoring, replay
 from exp.scoring.trained import Trained, load_trained
+from exp.scoring.watch import Watched
 from utils import InputError, Parser, named, new_folder, run_script, written_together
 
 
@@ -87,6 +87,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         default=flags.Span(1, "s"),
         metavar="SPAN",
         help="alarms closer than this are one",
+    )
+    watching = parser.add_argument_group("streams, with --video")
+    watching.add_argument(
+        "--patience",
+        type=flags.non_negative,
+        default=60,
+        help="seconds for which a dropped stream is opened again",
+    )
+    watching.add_argument(
+        "--latency", type=flags.non_negative, default=0, help="seconds a live frame may wait to be scored with others"
     )
     flags.add_run_flags(parser)
     output = parser.add_argument_group("output")
@@ -221,7 +231,8 @@ def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scori
         write_scores(output / "scores.csv", result)
         write_evaluation(output / "evaluation.json", result, decisions, about)
         if not args.no_figures:
-            from exp.report.curves import Look, draw_evaluation  # here, as matplotlib takes a second to import
+            from exp.report.curves import draw_evaluation  # here, as matplotlib takes a second to import
+            from exp.report.style import Look
 
             look = Look(chosen, unlike, args.figure_format)
             draw_evaluation(output / "figures", result, decisions, again, frame_at, look)
@@ -246,13 +257,16 @@ def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scori
 
 def watch_stream(args: argparse.Namespace, trained: Trained, normal: Calibration, scoring: Scoring) -> None:
     """Score a video file, a camera or a stream while its frames come, and record what is found."""
-    stream = Stream(args.video, args.fps)
+    stream = Watched(args.video, args.fps, args.patience, args.test_batch_size, args.latency)
     threshold = normal.threshold(scoring, args.false_alarm_rate, stream.fps)
     caveat = normal.caveat(scoring, args.false_alarm_rate)
-    print(f"calibrated threshold {threshold:.4g}" + (f", {caveat}" if caveat else ""))
     directory = new_folder(args.output_dir / "watched" / stream.name)
     recorder = Recorder(directory, stream, normal, scoring, (threshold, args.merge_gap), args.save_video)
-    record(recorder, trained.model, trained.items, trained.shape, args.test_batch_size)
+    print(f"{stream.shown}: {stream.fps:g} frames per second, scored by {args.model_dir}, written to {directory}")
+    print(f"calibrated threshold {threshold:.4g}" + (f", {caveat}" if caveat else ""))
+    if stream.live:
+        print("Ctrl-C ends it", flush=True)
+    record(recorder, trained)
 
 
 def main() -> None:

@@ -73,6 +73,7 @@ class Stream:
         self.count = 0  # frames that the source gave so far
         self.dropped = 0  # frames of a live source that were not to be scored, or left out
         self.corrupt = 0  # frames left out since the decoder marks them
+        self.latest = 0.0  # the time of the newest frame of a live source
         self.behind = 0.0  # seconds, the most that scoring was behind a live source
         self.size: tuple[int, ...] | None = None
         self.changed = threading.Condition()  # guards the four below
@@ -82,6 +83,10 @@ class Stream:
 
     def __iter__(self) -> Iterator[Frame]:
         return self._live_frames() if self.live else self._file_frames()
+
+    def waiting(self) -> bool:
+        """Whether a frame of a live source can be taken at once."""
+        return bool(self.queue)
 
     def close(self) -> None:
         """End the stream: promptly, but a network read that gets no answer ends by itself within seconds."""
@@ -178,7 +183,8 @@ class Stream:
                     now = time.monotonic()
                     start = now if start is None else start
                     if first_of_connection:
-                        offset = now - start
+                        # a source that comes faster than time itself goes on where it was
+                        offset = max(now - start, self.latest + 1 / self.fps) if self.count else 0.0
                         if offset:
                             tqdm.write(f"{self.shown} is back after {now - lost_at:.0f} s")
                         first_of_connection = False
@@ -214,7 +220,8 @@ class Stream:
                     self.dropped += WAITING
                     self.queue.clear()
                     self.gap = True
-                self.queue.append(Frame(self.count, offset + seconds, decoded.picture, self.gap, True, time.time()))
+                self.latest = offset + seconds
+                self.queue.append(Frame(self.count, self.latest, decoded.picture, self.gap, True, time.time()))
                 self.gap = False
             self.count += 1
             self.changed.notify_all()

@@ -1,8 +1,12 @@
 """One video, a camera or a stream, watched: scored as a data set is, without its future, and kept whatever ends it."""
 
 import csv
+import os
 import resource
+import signal
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,12 +20,15 @@ from helpers import calibrate_run, one_line
 import Evaluate
 from data.clips import open_clips, testing_loader
 from data.frames import find_videos
-from data.stream import Stream
+from data.reader import Decoded
+from data.stream import Frame, Stream
 from exp.checkpoints import load_model
 from exp.report.files import Table
+from exp.report.recorder import Recorder
 from exp.scoring import calibration
 from exp.scoring.evaluation import evaluate
 from exp.scoring.score import Scoring
+from exp.scoring.watch import batches_of_frames
 from utils import InputError, run_script, smooth
 
 SHAPE = {"method": "pred", "c": 3, "t_length": 5, "h": 16, "w": 16, "msize": 4, "fdim": 16}
@@ -67,37 +74,40 @@ def column(run, name, key):
     return np.array([float(row[key]) for row in rows(run, name)])
 
 
-class Capture:
-    """A cv2.VideoCapture of these pictures; of those that are exceptions, raises them."""
+class Source:
+    """What data.reader.Reader is to a source of these pictures; of those that are exceptions, it raises them."""
 
-    def __init__(self, frames, announced=0, fps=10):
-        self.frames, self.told = iter(frames), {cv2.CAP_PROP_FRAME_COUNT: announced, cv2.CAP_PROP_FPS: fps}
+    error = None
 
-    def isOpened(self):
-        return True
+    def __init__(self, frames, announced=0, fps=10.0, live=False):
+        self.frames, self.announced, self.fps, self.live = frames, announced, fps, live
+        self.duration = announced / fps if announced else None
+        self.given = 0
 
-    def get(self, what):
-        return self.told[what]
+    def __iter__(self):
+        for k, frame in enumerate(self.frames):
+            if isinstance(frame, BaseException):
+                raise frame
+            if callable(frame):
+                frame()
+                continue
+            self.given += 1
+            yield Decoded(k / self.fps, frame, corrupt=False)
 
-    def read(self):
-        frame = next(self.frames, None)
-        if isinstance(frame, BaseException):
-            raise frame
-        return frame is not None, frame
+    def problem(self):
+        return f"is cut short after {self.given} frames" if self.given < self.announced else None
 
-    def release(self):
+    def close(self):
         pass
 
 
 @pytest.fixture
 def source(monkeypatch):
-    """source(frames, ...) is what any source gives that is then opened, but for the .mp4 that are written."""
-    real = cv2.VideoCapture
+    """source(frames, ...) is what is opened from then on, whatever the source is called."""
 
-    def give(frames, **told):
+    def give(frames, **settings):
         Path("v.avi").touch()
-        fake = Capture(frames, **told)
-        monkeypatch.setattr(cv2, "VideoCapture", lambda what, *how: real(what, *how) if ".mp4" in str(what) else fake)
+        monkeypatch.setattr(Stream, "_open", lambda stream: Source(frames, **settings))
 
     return give
 
@@ -113,9 +123,9 @@ def test_a_video_scores_as_its_frames_do(channels, run, make_videos):
     assert call(run, "v.avi", "--test_batch_size", 4) == 0
     frames = Path("frames/v")
     frames.mkdir(parents=True)
-    for k, (picture, _) in enumerate(Stream("v.avi")):
-        gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY) if channels == 1 else picture
-        cv2.imwrite(str(frames / f"{k:03d}.png"), gray)
+    for frame in Stream("v.avi"):
+        gray = cv2.cvtColor(frame.picture, cv2.COLOR_BGR2GRAY) if channels == 1 else frame.picture
+        cv2.imwrite(str(frames / f"{frame.index:03d}.png"), gray)
     model, items, _ = load_model(run / "model.pth", run / "m_items.pt", dict.fromkeys(SHAPE))
     clips = open_clips(find_videos("frames"), "testing", 5, (16, 16, channels), False)
     seconds = [np.arange(23) / 10]
@@ -146,18 +156,20 @@ def test_smoothing_of_a_stream_is_that_of_a_whole_video(run):
     write_video("v.avi", pictures(30))
     assert call(run, "v.avi") == 0
     alone = column(run, "v", "abnormality")
-    assert call(run, "v.avi", "--smooth", 2) == 0
-    np.testing.assert_allclose(column(run, "v", "abnormality"), smooth(alone, 2, causal=True), atol=1e-3)
+    assert call(run, "v.avi", "--smooth", 2) == 0  # the first watching is left as it is
+    np.testing.assert_allclose(column(run, "v-2", "abnormality"), smooth(alone, 2, causal=True), atol=1e-3)
 
 
 def test_alarms_and_video(run, capsys):
     write_video("v.avi", pictures(20, size=(50, 70)), fps=12.5)
     assert call(run, "v.avi", "--save_video", "--false_alarm_rate", 0.5, "--merge_gap", 1) == 0
     out = capsys.readouterr().out
-    found = rows(run, "v", "alarms")
+    events = rows(run, "v", "alarms")
+    found = [row for row in events if row["event"] == "ended"]
+    assert [row["start"] for row in events if row["event"] == "started"] == [row["start"] for row in found]
     inside = [k for row in found for k in range(int(row["start"]), int(row["end"]) + 1)]
     assert inside == [int(row["frame"]) for row in rows(run, "v") if row["alarm"] == "1"] != []
-    assert out.count("alarm: ") == len(found)
+    assert out.count("alarm: ") == out.count("alarm starts at ") == len(found)
     assert f"alarms above {calibration_threshold(run, 0.5):.4g}: {len(found)};" in out
     assert "16 frames in" in out and "per second (v.avi has 12.5)" in out
     annotated = cv2.VideoCapture(str(run / "watched/v/annotated.mp4"))
@@ -185,33 +197,72 @@ def test_the_network_that_scores_is_the_compiled_one(run, monkeypatch):
 # sources that end before their time
 
 
-def test_a_camera_runs_until_ctrl_c(run, source, capsys):
-    source([*pictures(12), KeyboardInterrupt()], fps=0)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_camera_runs_until_ctrl_c_or_sigterm(number, run, source, monkeypatch, capsys):
+    scored, real = threading.Event(), Recorder.add
+
+    def add(recorder, part):
+        value = real(recorder, part)
+        if recorder.count == 8:
+            scored.set()
+        return value
+
+    def stop():
+        scored.wait()
+        os.kill(os.getpid(), number)
+        threading.Event().wait(60)  # a camera gives no more frames, and does not end either
+
+    monkeypatch.setattr(Recorder, "add", add)
+    source([*pictures(12), stop], fps=10.0, live=True)
     assert call(run, "0", "--save_video", "--false_alarm_rate", 0.999, "--output_dir", "out") == 0
-    capsys.readouterr()
+    assert "Ctrl-C ends it" in capsys.readouterr().out
     (watched,) = Path("out/watched").glob("camera-0-*")  # and the time, so that nothing is overwritten
-    assert len((watched / "scores.csv").read_text().splitlines()) == 1 + 8
-    assert len((watched / "alarms.csv").read_text().splitlines()) == 1 + 1  # the one under way
+    with open(watched / "scores.csv") as file:
+        scores = list(csv.DictReader(file))
+    with open(watched / "alarms.csv") as file:
+        events = list(csv.DictReader(file))
+    assert len(scores) == 8 and all(row["time"] for row in scores)
+    assert [row["event"] for row in events[-2:]] == ["started", "ended"]  # the one under way
+    assert events[-1]["end"] == scores[-1]["frame"] == "11"
     assert cv2.VideoCapture(str(watched / "annotated.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 8
 
 
-def test_a_stream_that_drops_is_told_without_its_password(run, source, capsys):
-    source(pictures(9))
-    assert call(run, "rtsp://me:secret@door/live?key=secret") == 2
+def test_a_stream_that_drops_is_named_without_its_password(run, source, capsys):
+    source(pictures(9), live=True)
+    assert call(run, "rtsp://me:secret@door/live?key=secret", "--patience", 0) == 2
     (watched,) = (run / "watched").glob("door-live-*")
     one_line(capsys, "door-live", "after 9", "5 frames are scored", watched)
     assert len(rows(run, watched.name)) == 5
+
+
+def test_no_clip_and_no_alarm_spans_a_gap_in_time(run, source):
+    """Frames 10 and later come an hour after frame 9."""
+    video = [*pictures(20)]
+    source(video)
+    jump = [k / 10 + 3600 * (k >= 10) for k in range(20)]
+    real = Source.__iter__
+
+    def jumping(self):
+        for seconds, decoded in zip(jump, real(self), strict=True):
+            yield decoded._replace(seconds=seconds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Source, "__iter__", jumping)
+        assert call(run, "v.avi", "--false_alarm_rate", 0.999, "--merge_gap", 100, "--smooth", 3) == 0
+    assert column(run, "v", "frame").tolist() == [*range(4, 10), *range(14, 20)]
+    ended = [row for row in rows(run, "v", "alarms") if row["event"] == "ended"]
+    assert [(row["start"], row["end"]) for row in ended] == [("4", "9"), ("14", "19")]
+    assert float(ended[1]["start_seconds"]) == pytest.approx(3601.4, abs=0.01)
 
 
 @pytest.mark.parametrize(
     ("frames", "announced", "words"),
     [
         (pictures(7) + pictures(3, size=(32, 24)), 10, ["from 32x24 to 24x32 at frame 7", "3 frames are scored"]),
-        (pictures(12), 20, ["cut short: 12 of 20", "8 frames are scored"]),
-        ([], 20, ["gives no frame", "0 frames are scored"]),
+        (pictures(12), 20, ["cut short after 12", "8 frames are scored"]),
         (pictures(3), 3, ["3 frames", "a clip of this network 5"]),
     ],
-    ids=["changes size", "cut short", "no frame", "shorter than a clip"],
+    ids=["changes size", "cut short", "shorter than a clip"],
 )
 def test_videos_that_are_not_whole(frames, announced, words, run, source, capsys):
     source(frames, announced=announced)
@@ -229,22 +280,12 @@ def test_ctrl_c_keeps_the_scores_of_a_file(run, source, capsys):
     assert len(rows(run, "v")) == 8
 
 
-def test_a_file_whose_size_changes_is_scaled_by_opencv(run):
-    """JPEGs one after the other are a video."""
-    frames = pictures(9) + pictures(9, size=(48, 64))
-    Path("v.mjpeg").write_bytes(b"".join(cv2.imencode(".jpg", frame)[1].tobytes() for frame in frames))
-    assert call(run, "v.mjpeg", "--save_video") == 0
-    assert len(rows(run, "v")) == 14
-
-
-@pytest.mark.parametrize("codec", ["MJPG", "mp4v"])
-def test_a_file_that_is_cut_short(codec, run, capfd):
-    path = write_video("v.mp4" if codec == "mp4v" else "v.avi", pictures(40, size=(64, 64)), codec=codec)
-    path = Path(path)
+def test_a_file_that_is_cut_short_before_its_index(run, capfd):
+    path = Path(write_video("v.mp4", pictures(40, size=(64, 64)), codec="mp4v"))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert call(run, path) == 2
-    one_line(capfd, path, "cut short")
-    assert len(rows(run, "v")) > 5 if codec == "MJPG" else not (run / "watched").exists()
+    one_line(capfd, path)
+    assert not (run / "watched").exists()
 
 
 @pytest.mark.parametrize(
@@ -252,7 +293,7 @@ def test_a_file_that_is_cut_short(codec, run, capfd):
     [
         ("v.mp4", None, ["v.mp4", "not there"]),
         ("v.mp4", b"", ["cannot open v.mp4"]),
-        ("v.mp4", b"not a video " * 99, ["cannot open v.mp4", "codec"]),
+        ("v.mp4", b"not a video " * 99, ["cannot open v.mp4", "no video"]),
         (".", None, ["is a folder"]),
         ("77", None, ["camera-77", "not there"]),
         ("rtsp://127.0.0.1:9/x", None, ["127.0.0.1-x"]),
@@ -265,6 +306,29 @@ def test_sources_that_do_not_open(name, content, words, run, capfd):
     assert call(run, name) == 2
     one_line(capfd, *words)
     assert not (run / "watched").exists()
+
+
+# clips
+
+
+def frames_of(count, **settings):
+    return [Frame(k, k / 10, textured("1", k, (24, 32)), False, True, None, **settings) for k in range(count)]
+
+
+def batches(frames, batch_size, is_due=lambda frame: False):
+    shape = {"t_length": 5, "h": 16, "w": 16, "c": 3}
+    return [[place.frame for place in places] for _, places in batches_of_frames(frames, shape, batch_size, is_due)]
+
+
+def test_frames_that_only_complete_clips_are_not_scored():
+    frames = [replace(frame, scored=frame.index % 3 == 0) for frame in frames_of(14)]
+    assert batches(frames, 8) == [[6, 9, 12]]
+
+
+def test_a_frame_that_is_due_does_not_wait_for_others():
+    assert batches(frames_of(9), 3) == [[4, 5, 6], [7, 8]]
+    assert batches(frames_of(9), 3, lambda frame: True) == [[4], [5], [6], [7], [8]]
+    assert batches(frames_of(9), 3, lambda frame: frame.index == 4) == [[4], [5, 6, 7], [8]]
 
 
 # disks

@@ -3,18 +3,22 @@
 import contextlib
 import csv
 import json
+import os
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from data.stream import Frame
 from exp.scoring.alarms import Alarm, Decisions
 from exp.scoring.evaluation import Evaluation, Metrics, auc_of_videos
 from utils import InputError, write_whole
 
 SCORES = ("video", "frame", "psnr", "distance", "regular_score", "updated", "abnormality", "label")
-WATCHED = ("frame", "seconds", "psnr", "distance", "regular_score", "updated", "abnormality", "alarm")
+WATCHED = ("frame", "seconds", "time", "psnr", "distance", "regular_score", "updated", "abnormality", "alarm")
 MOSTLY = 0.9  # above this share of frames in alarms, something other than anomalies is wrong
 ALARMS = ("video", "start", "end", "peak", "score", "start_seconds", "end_seconds")
+EVENTS = ("event", "time", *ALARMS[1:])  # an alarm of a stream has a row when it starts and one when it ends
 
 
 class Table:
@@ -34,10 +38,13 @@ class Table:
         self.add(header)
 
     def add(self, *rows: Sequence) -> None:
+        whole = self.file.tell()
         try:
             self.writer.writerows(rows)
             self.file.flush()
         except OSError as error:
+            with contextlib.suppress(OSError):
+                os.truncate(self.path, whole)  # no row is left half written
             raise InputError(f"cannot write {self.path}: {error.strerror}") from error
 
     def close(self) -> None:
@@ -78,11 +85,27 @@ def score_row(video: str, frame: int, *scores: Any) -> tuple:
     return video, frame, f"{psnr:.8g}", f"{distance:.8g}", f"{regular:.8g}", int(updated), f"{abnormality:.8g}", label
 
 
-def watched_row(frame: int, seconds: float, *scores: Any) -> tuple:
+def watched_row(frame: Frame, *scores: Any) -> tuple:
     """A row of WATCHED: the calibrated abnormality, and whether it is above the threshold."""
     psnr, distance, regular, updated, abnormality, alarm = scores
     shown = f"{psnr:.8g}", f"{distance:.8g}", f"{regular:.8g}", int(updated), f"{abnormality:.8g}"
-    return frame, f"{seconds:.3f}", *shown, int(alarm)
+    return frame.index, f"{frame.seconds:.3f}", clock(frame), *shown, int(alarm)
+
+
+def event_row(event: str, alarm: Alarm, frame: Frame) -> tuple:
+    """A row of EVENTS: an alarm that "started" or "ended" by this frame."""
+    _, start, end, peak, score, *seconds = alarm_row("", alarm)
+    if event == "started":
+        end, peak, seconds[1] = "", "", ""
+    return event, clock(frame), start, end, peak, score, *seconds
+
+
+def clock(frame: Frame) -> str:
+    """When a live source gave a frame, such as 2026-11-25T18:00:00.250+0100; "" for a file."""
+    if frame.captured is None:
+        return ""
+    when = time.localtime(frame.captured)
+    return time.strftime(f"%Y-%m-%dT%H:%M:%S.{int(frame.captured % 1 * 1000):03d}%z", when)
 
 
 def alarm_row(video: str, alarm: Alarm) -> tuple:

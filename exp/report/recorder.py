@@ -1,29 +1,30 @@
 """What is written while a stream is watched: scores.csv and alarms.csv row by row, and an annotated video.
 
 A score is the calibrated abnormality (exp/scoring/calibration.py), smoothed over earlier frames where that is asked
-for; frames above the threshold form alarms. What was scored is kept whatever ends it: the last frame, Ctrl-C, a stream
-that drops or a full disk.
+for; frames above the threshold form alarms. What was scored is kept whatever ends it: the last frame, Ctrl-C, SIGTERM,
+a stream that drops or a full disk. scores.csv, alarms.csv and the video end with the same frame.
 """
 
 import contextlib
+import signal
 import time
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 import numpy as np
-from torch import Tensor
 from tqdm import tqdm
 
-from data.stream import Stream
+from data.stream import Frame
 from exp.flags import Span
-from exp.report.files import ALARMS, WATCHED, Table, alarm_row, watched_row
+from exp.report.files import EVENTS, WATCHED, Table, clock, event_row, watched_row
 from exp.report.video import AnnotatedVideo, Limits, LiveCurve, Moment
 from exp.scoring.alarms import Alarm, Tracker
 from exp.scoring.calibration import Calibration
 from exp.scoring.score import Scored, Scoring
-from exp.scoring.watch import watch
-from model.convae import ConvAE
+from exp.scoring.trained import Trained
+from exp.scoring.watch import Watched, watch
 from utils import InputError, progress, smooth, smoothing_reach
 
 
@@ -36,7 +37,7 @@ class Recorder:
     def __init__(
         self,
         directory: Path,
-        stream: Stream,
+        stream: Watched,
         calibration: Calibration,
         scoring: Scoring,
         alarm: tuple[float, Span],
@@ -50,8 +51,9 @@ class Recorder:
         self.video: AnnotatedVideo | None = self._open_video() if save_video else None
         self.no_video: InputError | None = None  # why it cannot be written
         self.count = self.alarms = 0
+        self.last: Frame | None = None
         self.score_table = Table(directory / "scores.csv", WATCHED)
-        self.alarm_table = Table(directory / "alarms.csv", ALARMS)
+        self.alarm_table = Table(directory / "alarms.csv", EVENTS)
 
     def _open_video(self) -> AnnotatedVideo:
         heat = 3 * self.calibration.auto_th()  # errors beyond those of normal frames are bright
@@ -66,20 +68,46 @@ class Recorder:
         """Take the next frames, and return the score of the last."""
         p, d, e, updated = (x.cpu().numpy() for x in (scored.psnr, scored.distance, scored.regular, scored.updated))
         alone = self.calibration.abnormality(p, d, self.scoring.alpha)
+        frames: list[Frame] = [place.source for place in scored.places]
+        scores = [self._smoothed(frame, value) for frame, value in zip(frames, alone.tolist(), strict=True)]
+        columns = zip(frames, p, d, e, updated, scores, strict=True)
+        self.score_table.add(*(watched_row(*row, row[-1] > self.threshold) for row in columns))
+        self.count += len(frames)
+        for frame, value in zip(frames, scores, strict=True):
+            self._decide(frame, value)
         if self.video:
             errors = (scored.predicted - scored.target).square().mean(dim=1).float().cpu().numpy()  # (n, H, W)
-        rows, now = [], 0.0
-        for k, (_, index, seen) in enumerate(scored.places):
-            self.recent.append(alone[k])
-            now = float(smooth(self.recent, self.sigma, causal=True)[-1] if self.sigma else alone[k])
-            alarm = now > self.threshold
-            self._report(self.tracker.add(index, seen.seconds, now))
-            rows.append(watched_row(index, seen.seconds, p[k], d[k], e[k], updated[k], now, alarm))
-            if self.video:
-                self._annotate(seen.picture, errors[k], Moment(index, seen.seconds, now, alarm=alarm))
-        self.score_table.add(*rows)
-        self.count += len(rows)
-        return now
+            for frame, value, error in zip(frames, scores, errors, strict=True):
+                moment = Moment(frame.index, frame.seconds, value, alarm=value > self.threshold)
+                self._annotate(frame.picture, error, moment)
+        return scores[-1]
+
+    def _smoothed(self, frame: Frame, score: float) -> float:
+        """The score of a frame, averaged with those before it where that is asked for, but not over a gap in time."""
+        if frame.gap:
+            self.recent.clear()
+        self.recent.append(score)
+        return float(smooth(self.recent, self.sigma, causal=True)[-1]) if self.sigma else score
+
+    def _decide(self, frame: Frame, score: float) -> None:
+        """Follow the alarms, which end at a gap in time at the latest, and say when one starts and when one ends."""
+        if frame.gap:
+            self._end(self.tracker.finish())
+        under_way = self.tracker.alarm is not None
+        ended = self.tracker.add(frame.index, frame.seconds, score)
+        self._end(ended)
+        self.last = frame
+        alarm = self.tracker.alarm
+        if alarm and (ended or not under_way):
+            tqdm.write(f"alarm starts at {frame.seconds:.1f} s, frame {frame.index}, score {score:.4g} {clock(frame)}")
+            self.alarm_table.add(event_row("started", alarm, frame))
+
+    def _end(self, alarm: Alarm | None) -> None:
+        if alarm and self.last:
+            self.alarms += 1
+            times = f"{alarm.start_seconds:.1f} to {alarm.end_seconds:.1f} s, frames {alarm.start} to {alarm.end}"
+            tqdm.write(f"alarm: {times}, highest score {alarm.score:.4g} at frame {alarm.peak}")
+            self.alarm_table.add(event_row("ended", alarm, self.last))
 
     def _annotate(self, picture: np.ndarray, errors: np.ndarray, moment: Moment) -> None:
         """Add a frame to the video. One that cannot be written ends nothing else: `finish` raises it."""
@@ -89,16 +117,9 @@ class Recorder:
         except InputError as error:
             self.video, self.no_video = None, error
 
-    def _report(self, alarm: Alarm | None) -> None:
-        if alarm:
-            self.alarms += 1
-            times = f"{alarm.start_seconds:.1f} to {alarm.end_seconds:.1f} s, frames {alarm.start} to {alarm.end}"
-            tqdm.write(f"alarm: {times}, highest score {alarm.score:.4g} at frame {alarm.peak}")
-            self.alarm_table.add(alarm_row(self.stream.name, alarm))
-
     def finish(self) -> None:
         """End the alarm that is under way, and the video. Raises InputError when these cannot be written."""
-        self._report(self.tracker.finish())
+        self._end(self.tracker.finish())
         if self.video:
             self.video.finish()
         if self.no_video:
@@ -112,20 +133,50 @@ class Recorder:
             self.video.discard()
 
 
-def record(recorder: Recorder, model: ConvAE, items: Tensor, shape: dict[str, Any], batch_size: int) -> None:
+class _Interrupts:
+    """Makes SIGTERM end the watching as Ctrl-C does, and neither of them within a frame that is being written."""
+
+    def __init__(self) -> None:
+        self.busy = self.pending = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self.busy:
+            raise KeyboardInterrupt
+        self.pending = True
+
+    @contextlib.contextmanager
+    def handled(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        self.busy = True
+        yield
+        self.busy = False
+        if self.pending:
+            raise KeyboardInterrupt
+
+
+def record(recorder: Recorder, trained: Trained) -> None:
     """Score the frames of the recorder's stream as they come, and record what is found; see exp.scoring.watch.
 
     Raises InputError when the stream was not whole or something cannot be written: what was scored by then is kept.
-    Ctrl-C is the usual end of a live stream; while a file is scored it is raised again.
+    Ctrl-C and SIGTERM are the usual end of a live stream; while a file is scored, KeyboardInterrupt is raised.
     """
     stream, problem, interrupted = recorder.stream, None, False
-    total = stream.announced and max(0, stream.announced - shape["t_length"] + 1)
-    start = time.monotonic()
-    with contextlib.closing(stream), contextlib.closing(recorder):
+    total = stream.announced and max(0, stream.announced - trained.shape["t_length"] + 1)
+    start, interrupts = time.monotonic(), _Interrupts()
+    with contextlib.closing(stream), contextlib.closing(recorder), interrupts.handled():
         try:
             with progress(stream.shown, "frame", total=total) as bar:
-                for scored in watch(model, items, shape, stream, recorder.scoring, batch_size):
-                    last = recorder.add(scored)
+                for scored in watch(trained.model, trained.items, trained.shape, stream, recorder.scoring):
+                    with interrupts.deferred():
+                        last = recorder.add(scored)
                     state = ", ALARM" if recorder.tracker.alarm else ""
                     bar.set_postfix_str(f"score {last:.2f}, {recorder.alarms} alarms ended{state}", refresh=False)
                     bar.update(len(scored.places))
@@ -134,6 +185,7 @@ def record(recorder: Recorder, model: ConvAE, items: Tensor, shape: dict[str, An
             problem = str(error)
         except KeyboardInterrupt:
             interrupted = True
+        interrupts.busy = True  # the files are finished whatever comes
         try:
             recorder.finish()
         except InputError as error:
@@ -141,7 +193,7 @@ def record(recorder: Recorder, model: ConvAE, items: Tensor, shape: dict[str, An
 
     seconds, count = time.monotonic() - start, recorder.count
     if not (count or problem or interrupted):
-        problem = f"{stream.shown} has {stream.count} frames, a clip of this network {shape['t_length']}"
+        problem = f"{stream.shown} has {stream.count} frames, a clip of this network {trained.shape['t_length']}"
     kept = f"{count} frames are scored: {recorder.directory}"
     if problem:
         raise InputError(f"{problem}; {kept}")

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from data.clips import CHUNK
+from data.stream import Frame
 from exp import flags
 from exp.checkpoints import SHAPE, load_model
 from exp.device import fold_batch_norms, pick_device, place
 from exp.scoring import calibration
 from exp.scoring.calibration import Calibration
 from exp.scoring.score import Scoring, score
-from exp.scoring.watch import Seen, batches_of_frames
+from exp.scoring.watch import batches_of_frames
 from model.convae import ConvAE
 from utils import InputError
 
@@ -83,7 +84,8 @@ class FrameScores(NamedTuple):
 def score_frames(trained: Trained, frames: Iterable[np.ndarray], scoring: Scoring | None = None) -> FrameScores:
     """Score the consecutive frames of one video, uint8 (h, w, 3) BGR of any size, as the paper does if not told how."""
     scoring = scoring or trained.scoring()
-    batches = batches_of_frames((Seen(frame) for frame in frames), trained.shape, CHUNK)
+    sequence = (Frame(k, 0.0, picture, gap=False, scored=True, captured=None) for k, picture in enumerate(frames))
+    batches = batches_of_frames(sequence, trained.shape, CHUNK)
     parts = list(score(trained.model, trained.items, batches, scoring))
     if not parts:
         raise InputError(f"too few frames: a clip of this network has {trained.shape['t_length']}")
