@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.clips import CHUNK, open_clips, split_videos, testing_loader
+from data.clips import CHUNK, open_split, split_videos, testing_loader
 from data.frames import Video, read_picture
 from data.labels import frame_labels
 from data.times import read_times
@@ -71,7 +71,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     score.add_argument(
         "--test_batch_size", type=flags.positive_int, default=CHUNK, help="clips encoded at once; changes no score"
     )
-    score.add_argument("--num_workers_test", type=flags.non_negative_int, default=1, help="processes that load clips")
+    flags.add_workers_flag(score, "--num_workers_test")
     beyond = parser.add_argument_group("beyond the paper, off unless given")
     beyond.add_argument("--smooth", type=flags.span, metavar="SPAN", help="σ of a Gaussian over time: 10 frames, 0.4s")
     beyond.add_argument(
@@ -202,13 +202,11 @@ def times_of(videos: list[Video], args: argparse.Namespace) -> list[np.ndarray]:
 
 def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scoring, device: torch.device) -> None:
     """Score the test videos, print how well the scores agree with the labels, and write what Evaluate.py promises."""
-    shape = trained.shape
-    size, cache = (shape["h"], shape["w"], shape["c"]), False if args.no_cache else args.cache_dir
     videos = split_videos(args.dataset_path, args.dataset_type, "testing")
     labels = frame_labels(args.dataset_path, args.dataset_type, videos, args.avenue_labels)
-    clips = open_clips(videos, "testing", shape["t_length"], size, cache, args.bad_frames)
+    clips = open_split(flags.source_of(args), "testing", trained.shape)
     chosen = find_frames(args.frames or [], clips)
-    loader = testing_loader(clips, args.test_batch_size, args.num_workers_test)
+    loader = testing_loader(clips, args.test_batch_size, flags.workers(args.num_workers_test, args))
     seconds = times_of(clips.videos, args)
 
     def again(video: int) -> Iterator[Scored]:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
 
-from data.clips import Clips, normalise, open_clips, split_videos, testing_loader, training_loader
+from data.clips import Clips, normalise, open_split, testing_loader, training_loader
 from exp import flags
 from exp.checkpoints import build_model
 from exp.device import (
@@ -60,7 +61,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     training.add_argument(
         "--seed", type=flags.non_negative_int, default=0, help="of the weights, the items and the order of clips"
     )
-    training.add_argument("--num_workers", type=flags.non_negative_int, default=2, help="processes that load clips")
+    flags.add_workers_flag(training, "--num_workers")
     training.add_argument(
         "--calibration_share",
         type=flags.fraction_below_one,
@@ -77,7 +78,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     flags.fill_in(args)
     flags.check_shape(vars(args), args.mdim)
-    args.mdim = args.fdim
+    args.mdim, args.num_workers = args.fdim, flags.workers(args.num_workers, args)
     if args.tensorboard:
         tensorboard.check()
     return args
@@ -173,10 +174,8 @@ def main() -> None:
     directory = run_directory(args.dataset_type, args.method, args.exp_dir)
     run = Run(directory, {**vars(args), "processes": processes}, args.resume, args.overwrite, writes=rank == 0)
 
-    size, cache = (args.h, args.w, args.c), False if args.no_cache else args.cache_dir
     with rank_zero_first():  # what it makes or decodes, the others find
-        videos = split_videos(args.dataset_path, args.dataset_type, "training")
-        clips = open_clips(videos, "training", args.t_length, size, cache, args.bad_frames)
+        clips = open_split(flags.source_of(args), "training", vars(args))
     clips, normal = calibration.hold_out(clips, args.calibration_share, args.seed)  # to train on, to calibrate on
     loader = training_loader(clips, args.batch_size, args.num_workers, args.seed, rank, processes)
 
@@ -199,7 +198,7 @@ def main() -> None:
     run.log(f"{args.method} on {args.dataset_type}: {len(clips.videos)} videos, {len(clips)} clips, {batch} per step")
     run.log(f"{processes} x {device}, PyTorch {torch.__version__}, {args.precision}, seed {args.seed}")
     for epoch in range(done, args.epochs):
-        loader.sampler.set_epoch(epoch)
+        cast(DistributedSampler, loader.sampler).set_epoch(epoch)
         start, lr = time.perf_counter(), learning_rate(optimizer)
         say, left = run.log if epoch == done else None, args.epochs - epoch
         try:

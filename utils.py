@@ -266,6 +266,11 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is damaged: it is not JSON") from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole, as UTF-8; see write_whole."""
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Call write(temporary path) and rename: the file at `path` is the old one or the whole new one, never a part.
 

@@ -16,30 +16,42 @@ import secrets
 import shutil
 import sys
 import time
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from data.frames import FrameError, decode
+from data.frames import FrameError, Video, decode
 from utils import InputError
 
 VERSION = 1  # of the cache's layout; another version is another key
 DECODED_AT_ONCE = 256  # frames in memory while a cache is written
 
 
+class Cache(NamedTuple):
+    """Whether decoded frames are kept, and where."""
+
+    folder: Path | None = None  # None: a hidden one beside the data
+    is_on: bool = True
+
+
+KEPT, NO_CACHE = Cache(), Cache(is_on=False)
+
+
 class DecodedFrames:
     """All frames of some videos as one array that decodes on access: frames[i:j] is uint8 (j - i, c, H, W)."""
 
-    def __init__(self, videos, height, width, channels):
+    def __init__(self, videos: list[Video], height: int, width: int, channels: int) -> None:
         self.videos = videos
         self.size = (height, width, channels)
         self.starts = np.cumsum([0] + [len(v.frames) for v in videos])
         self.shape = (int(self.starts[-1]), channels, height, width)
 
-    def __getitem__(self, where):
+    def __getitem__(self, where: slice) -> np.ndarray:
         frames = []
         for index in range(where.start, where.stop):
             video = int(np.searchsorted(self.starts, index, side="right")) - 1
@@ -50,24 +62,24 @@ class DecodedFrames:
 class CachedFrames:
     """The same, read from a cache file. Each process maps the file when it first reads, so this pickles as a path."""
 
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self.shape = self._map().shape
-        self.array = None
+        self.array: np.ndarray | None = None
 
-    def _map(self):
+    def _map(self) -> np.ndarray:
         return np.lib.format.open_memmap(self.path, mode="r")
 
-    def __getitem__(self, where):
+    def __getitem__(self, where: slice) -> np.ndarray:
         if self.array is None:
             self.array = self._map()
         return self.array[where]
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "array": None}
 
 
-def fingerprint(videos, height, width, channels):
+def fingerprint(videos: list[Video], height: int, width: int, channels: int) -> str:
     """The key of a cache: a digest of the frames' names, sizes and times and of what decodes them."""
     digest = hashlib.sha256(f"{VERSION} {cv2.__version__} {height}x{width}x{channels}".encode())
     for video in videos:
@@ -84,7 +96,7 @@ def fingerprint(videos, height, width, channels):
     return digest.hexdigest()[:16]
 
 
-def _decode_all(videos, height, width, channels):
+def _decode_all(videos: list[Video], height: int, width: int, channels: int) -> Generator[np.ndarray, None, None]:
     """Every frame in order, uint8 (c, H, W), decoded by all cores with a progress bar; few are in memory at a time."""
     paths = (video.path(i) for video in videos for i in range(len(video.frames)))
     total = sum(len(video.frames) for video in videos)
@@ -96,7 +108,7 @@ def _decode_all(videos, height, width, channels):
                 bar.update()
 
 
-def _build(path, key, videos, height, width, channels):
+def _build(path: Path, key: str, videos: list[Video], height: int, width: int, channels: int) -> None:
     """Write the cache file. Raises OSError when the disk is full or read-only; leaves nothing half-written."""
     count = sum(len(video.frames) for video in videos)
     needed, free = count * channels * height * width, shutil.disk_usage(path.parent).free
@@ -110,7 +122,7 @@ def _build(path, key, videos, height, width, channels):
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
             # written, not stored into a map: a disk that fills is then an error here and not a dead process
             for frame in frames:
-                file.write(frame)
+                file.write(frame.data)
             file.flush()
             os.fsync(file.fileno())
         if fingerprint(videos, height, width, channels) != key:
@@ -120,7 +132,7 @@ def _build(path, key, videos, height, width, channels):
         temporary.unlink(missing_ok=True)
 
 
-def _remove(folder, prefix, suffix, age=0, keep=None):
+def _remove(folder: Path, prefix: str, suffix: str, age: float = 0, keep: Path | None = None) -> None:
     """Remove the files of a folder named <prefix>...<suffix> and written `age` seconds ago or more, except `keep`."""
     for path in folder.iterdir():
         if path.name.startswith(prefix) and path.suffix == suffix and path != keep:
@@ -129,7 +141,7 @@ def _remove(folder, prefix, suffix, age=0, keep=None):
                     path.unlink()
 
 
-def _open_cache(path, shape):
+def _open_cache(path: Path, shape: tuple[int, ...]) -> CachedFrames | None:
     """The frames in a cache file, or None where no file is there that holds frames of this shape."""
     with contextlib.suppress(FileNotFoundError, ValueError):
         frames = CachedFrames(path)
@@ -138,17 +150,24 @@ def _open_cache(path, shape):
     return None
 
 
-def open_frames(videos, split, height, width, channels, cache=None):
+def open_frames(
+    videos: list[Video],
+    split: str,
+    height: int,
+    width: int,
+    channels: int,
+    cache: Cache = KEPT,
+) -> DecodedFrames | CachedFrames:
     """The frames of all videos, one after the other: an object with shape (N, c, H, W) whose slices are uint8 arrays.
 
-    cache: the folder to keep decoded frames in; None is a hidden one beside the data; with False, or where the folder
-    cannot be written, frames are decoded at each access. Raises FrameError for a frame that cannot be decoded.
+    Where the folder of the cache cannot be written, frames are decoded at each access, as without a cache. Raises
+    FrameError for a frame that cannot be decoded.
     """
     decoded = DecodedFrames(videos, height, width, channels)
-    if cache is False:
+    if not cache.is_on:
         return decoded
     beside_data = videos[0].directory.parents[2] / ".decoded"
-    folder = Path(cache) if cache else beside_data
+    folder = cache.folder or beside_data
     prefix = f"{split}-{height}x{width}x{channels}-"
     if folder != beside_data:  # it may serve other data sets, whose frames may have the same names, sizes and times
         dataset = beside_data.parent.resolve()
@@ -172,7 +191,7 @@ def open_frames(videos, split, height, width, channels, cache=None):
         return decoded
 
 
-def without_bad_videos(videos, height, width, channels):
+def without_bad_videos(videos: list[Video], height: int, width: int, channels: int) -> list[Video]:
     """The videos whose frames can all be decoded; the others are named in a warning (for --bad_frames skip).
 
     Raises InputError when none is left.

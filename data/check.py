@@ -7,10 +7,12 @@ worst first: an error stops Train.py or Evaluate.py, a warning makes what they g
 Exit status: 0 both work, 1 training or evaluation would fail (the last line says which), 2 wrong command, 130 Ctrl-C.
 """
 
+import argparse
 import hashlib
 import os
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -38,7 +40,7 @@ class Finding(NamedTuple):
 class Frame(NamedTuple):
     """What decoding a frame told."""
 
-    size: tuple | None = None  # (width, height)
+    size: tuple[int, ...] | None = None  # (width, height)
     digest: bytes | None = None  # of its pixels
     error: str | None = None  # why it cannot be decoded; then there is no size and no digest
 
@@ -48,16 +50,16 @@ class Checked(NamedTuple):
 
     split: str
     video: Video
-    frames: list  # of Frame
+    frames: list[Frame]
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.split} video {self.video.name}"
 
 
 # Reading -------------------------------------------------------------------------------------------------------------
 
 
-def find(dataset, split):
+def find(dataset: Path, split: str) -> tuple[list[Video], list[Finding]]:
     """The videos of a split that have frames, and the findings on what else is there."""
     try:
         directory = split_directory(dataset.parent, dataset.name, split)
@@ -71,15 +73,15 @@ def find(dataset, split):
     return [video for video, _ in scanned if video.frames], findings
 
 
-def read_frame(path):
+def read_frame(path: Path) -> Frame:
     try:
         picture = read_picture(path)
     except FrameError as error:
         return Frame(error=str(error))
-    return Frame(picture.shape[1::-1], hashlib.blake2b(picture, digest_size=16).digest())
+    return Frame(picture.shape[1::-1], hashlib.blake2b(picture.data, digest_size=16).digest())
 
 
-def read(videos):
+def read(videos: dict[str, list[Video]]) -> list[Checked]:
     """Decode all frames of {split: [Video, ...]} by all cores, with a progress bar: a list of Checked."""
     checked, total = [], sum(len(video.frames) for some in videos.values() for video in some)
     # OpenCV and hashlib release the interpreter, so threads are as fast as processes
@@ -97,7 +99,7 @@ def read(videos):
 # Findings; each function yields them ----------------------------------------------------------------------------------
 
 
-def unread(checked):
+def unread(checked: list[Checked]) -> Iterator[Finding]:
     """Frames that cannot be decoded: a line a video."""
     for one in checked:
         if broken := [frame.error for frame in one.frames if frame.error]:
@@ -105,7 +107,7 @@ def unread(checked):
             yield Finding("error", broken[0] + others, SCRIPTS[one.split])
 
 
-def lengths(checked, t_length, batch_size):
+def lengths(checked: list[Checked], t_length: int, batch_size: int) -> Iterator[Finding]:
     """Videos shorter than a clip, splits without a clip, training clips that do not fill a batch."""
     for split, script in SCRIPTS.items():
         some = [one for one in checked if one.split == split]
@@ -121,7 +123,7 @@ def lengths(checked, t_length, batch_size):
             yield Finding("error", text, script)
 
 
-def frame_names(checked):
+def frame_names(checked: list[Checked]) -> Iterator[Finding]:
     """Gaps in the numbers of frames, numbers that come twice, names that have no common order."""
     for one in checked:
         names = one.video.frames
@@ -148,7 +150,7 @@ def frame_names(checked):
             yield Finding("warning", text)
 
 
-def frame_sizes(checked):
+def frame_sizes(checked: list[Checked]) -> Iterator[Finding]:
     """Frames of several sizes, in a video or in the data set. They are all resized, so none of it is an error."""
     usual = defaultdict(list)  # the commonest size of a video -> videos
     for one in checked:
@@ -167,7 +169,7 @@ def frame_sizes(checked):
         yield Finding("note", f"videos have {len(usual)} frame sizes, all are resized alike: {listed}")
 
 
-def repeated_frames(checked, t_length):
+def repeated_frames(checked: list[Checked], t_length: int) -> Iterator[Finding]:
     """Frames that equal the one before: a camera that froze. A warning where that goes on for a whole clip."""
     for one in checked:
         same = [a.digest is not None and a.digest == b.digest for a, b in pairwise(one.frames)]
@@ -180,7 +182,7 @@ def repeated_frames(checked, t_length):
         yield Finding("warning" if longest >= max(t_length, 3) else "note", text)
 
 
-def shared_frames(checked, t_length):
+def shared_frames(checked: list[Checked], t_length: int) -> Iterator[Finding]:
     """Videos that have pictures in common, to the last pixel: a clip's worth across splits, or half of a video."""
     pictures = [{frame.digest for frame in one.frames} - {None} for one in checked]
     owners = defaultdict(list)  # digest -> places of the videos that have it
@@ -197,7 +199,7 @@ def shared_frames(checked, t_length):
             yield Finding("note", f"{first} and {second} share {count} pictures: are they the same video?")
 
 
-def label_findings(labels, t_length):
+def label_findings(labels: dict[str, np.ndarray] | None, t_length: int) -> Iterator[Finding]:
     """What the labels (a dict, or None where there are none) leave to say when they fit."""
     if labels is None:
         text = "no labels, so evaluation gives scores but no AUC: data/README.md says how to give them"
@@ -214,14 +216,16 @@ def label_findings(labels, t_length):
         yield Finding("note", f"{text}: {named(one_class)}")
 
 
-def avenue_families(labels, dataset, videos, family):
+def avenue_families(
+    labels: dict[str, np.ndarray], dataset: Path, videos: list[Video], family: str
+) -> Iterator[Finding]:
     """Which of Avenue's families of labels is used, and how the other differs."""
     source = label_source(dataset.parent, dataset.name)
-    if source.suffix != ".json":
+    if source is None or source.suffix != ".json":
         yield Finding("note", f"labels come from {source}, so --avenue_labels changes nothing")
         return
     (other,) = FAMILIES.keys() - {family}
-    others = frame_labels(dataset.parent, dataset.name, videos, other)
+    others = frame_labels(dataset.parent, dataset.name, videos, other) or {}
     differing = {name: int((values != others[name]).sum()) for name, values in labels.items()}
     differing = {name: count for name, count in differing.items() if count}
     listed = named([f"{name}: {count}" for name, count in differing.items()])
@@ -230,7 +234,7 @@ def avenue_families(labels, dataset, videos, family):
     yield Finding("note", f"{text}: compare no AUC of one with one of the other (--avenue_labels)")
 
 
-def strays(dataset):
+def strays(dataset: Path) -> Iterator[Finding]:
     """Files and folders that nothing reads, and what a stopped data.prepare left."""
     known = {dataset: {*SCRIPTS, "frame_labels.npy", "frame_labels.csv"}}
     known |= {dataset / split: {"frames", "times"} for split in SCRIPTS}
@@ -249,7 +253,9 @@ def strays(dataset):
 # The whole of it ------------------------------------------------------------------------------------------------------
 
 
-def check(dataset, t_length=5, batch_size=4, avenue_labels="paper"):
+def check(
+    dataset: Path, t_length: int = 5, batch_size: int = 4, avenue_labels: str = "paper"
+) -> tuple[list[Checked], dict[str, np.ndarray] | None, list[Finding]]:
     """Look at the data set in a folder. Returns (list of Checked, labels {name: (frames,)} or None, findings).
 
     t_length, batch_size: what Train.py will be given. Raises InputError when the folder is not there.
@@ -267,7 +273,7 @@ def check(dataset, t_length=5, batch_size=4, avenue_labels="paper"):
         try:
             labels = frame_labels(dataset.parent, dataset.name, testing, avenue_labels)
             findings += label_findings(labels, t_length)
-            if dataset.name == "avenue":
+            if labels and dataset.name == "avenue":
                 findings += avenue_families(labels, dataset, testing, avenue_labels)
         except InputError as error:
             problems = getattr(error, "problems", [str(error)])
@@ -284,7 +290,7 @@ def check(dataset, t_length=5, batch_size=4, avenue_labels="paper"):
     return checked, labels, sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
 
-def report(dataset, checked, labels, t_length):
+def report(dataset: Path, checked: list[Checked], labels: dict[str, np.ndarray] | None, t_length: int) -> None:
     """Print what is there: a line a split, and one for each video that is labelled."""
     print(f"{dataset}\n{'split':<10}{'videos':>8}{'frames':>10}{f'clips of {t_length}':>14}   frame sizes")
     for split in SCRIPTS:
@@ -301,11 +307,11 @@ def report(dataset, checked, labels, t_length):
     print(f"\nlabels: {source}\n{'video':<14}{'frames':>8}{'abnormal':>10}{'share':>10}")
     for name, values in labels.items():
         print(f"{name:<14}{len(values):>8}{abnormal[name]:>10}{100 * abnormal[name] / len(values):>8.1f} %")
-    total, frames = sum(abnormal.values()), sum(map(len, labels.values()))
-    print(f"{'all':<14}{frames:>8}{total:>10}{100 * total / frames:>8.1f} %")
+    total, count = sum(abnormal.values()), sum(map(len, labels.values()))
+    print(f"{'all':<14}{count:>8}{total:>10}{100 * total / count:>8.1f} %")
 
 
-def parse(arguments):
+def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m data.check", description="What is in a data set, and what is wrong with it.")
     parser.add_argument("dataset", help="a --dataset_type, or the path of a data set's folder")
     parser.add_argument("--dataset_path", type=Path, default=Path("dataset"), help="the folder that holds data sets")
@@ -319,7 +325,7 @@ def parse(arguments):
     return args
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     is_path = any(mark in args.dataset for mark in (os.sep, "/")) or args.dataset in (".", "..")
     dataset = Path(os.path.abspath(args.dataset)) if is_path else args.dataset_path / args.dataset

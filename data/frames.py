@@ -9,6 +9,7 @@ A decoded frame is uint8 (c, H, W), channels in OpenCV's order (BGR), or one cha
 import contextlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,19 +32,19 @@ class Video(NamedTuple):
 
     name: str
     directory: Path
-    frames: tuple  # file names in natural order
+    frames: tuple[str, ...]  # file names in natural order
 
-    def path(self, index):
+    def path(self, index: int) -> Path:
         return self.directory / self.frames[index]
 
 
-def natural_key(name):
+def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sorting key that takes runs of digits as numbers: "2" before "10", "01_0014" before "01_0015"."""
     parts = [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
     return [*parts, (2, 0, name)]  # the name itself comes last, so that "1" and "01" have one order everywhere
 
 
-def split_directory(dataset_path, dataset_type, split):
+def split_directory(dataset_path: Path | str, dataset_type: str, split: str) -> Path:
     """The folder of videos of a split ("training" or "testing"). Raises InputError when it is not there."""
     dataset = Path(dataset_path) / dataset_type
     if not dataset.is_dir():
@@ -56,11 +57,13 @@ def split_directory(dataset_path, dataset_type, split):
     return directory
 
 
-def _visible(directory):
-    return sorted((e for e in os.scandir(directory) if not e.name.startswith(".")), key=lambda e: natural_key(e.name))
+def _visible(directory: os.PathLike[str] | str) -> list[os.DirEntry[str]]:
+    return sorted(
+        (e for e in os.scandir(os.fspath(directory)) if not e.name.startswith(".")), key=lambda e: natural_key(e.name)
+    )
 
 
-def scan(directory):
+def scan(directory: Path | str) -> Iterator[tuple[Video, str | None]]:
     """Each video under a folder of videos in natural order, and what is wrong with it, or None: (Video, str | None)."""
     for folder in _visible(directory):
         if not folder.is_dir():
@@ -78,7 +81,7 @@ def scan(directory):
         yield Video(folder.name, Path(folder.path), frames), problem
 
 
-def find_videos(directory):
+def find_videos(directory: Path | str) -> list[Video]:
     """All videos under a folder of videos, in natural order. Opens no frame; 100,000 frames take about a second.
 
     Raises InputError: no videos, a video without frames, or a file among the frames that is not a picture.
@@ -93,7 +96,7 @@ def find_videos(directory):
     return videos
 
 
-def _is_truncated(content):
+def _is_truncated(content: bytes) -> bool:
     """Whether the end of a JPEG or PNG, given as bytes, is missing; padding or anything else may follow the end.
 
     OpenCV 4 fills what is missing with gray and only warns, later ones refuse.
@@ -110,7 +113,7 @@ def _is_truncated(content):
     return content.find(b"\xff\xd9", place) < 0
 
 
-def read_picture(path, channels=3):
+def read_picture(path: Path | str, channels: int = 3) -> np.ndarray:
     """One frame as it is on disk, uint8 (h, w, 3) BGR, or (h, w) gray for one channel.
 
     Raises FrameError when the file is not there, truncated, or no picture.
@@ -129,7 +132,7 @@ def read_picture(path, channels=3):
     return image
 
 
-def decode(path, height, width, channels):
+def decode(path: Path | str, height: int, width: int, channels: int) -> np.ndarray:
     """Read one frame as uint8 (channels, height, width): colour BGR or gray, resized bilinearly as 8-bit.
 
     Raises FrameError as read_picture does.
@@ -137,7 +140,7 @@ def decode(path, height, width, channels):
     return to_planes(read_picture(path, channels), height, width)
 
 
-def to_planes(image, height, width):
+def to_planes(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """A picture as OpenCV gives it, uint8 (h, w, c) or (h, w), resized -> uint8 (c, height, width)."""
     image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(np.atleast_3d(image).transpose(2, 0, 1))

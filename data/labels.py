@@ -13,11 +13,13 @@ The built-in files hold each test video's length and its abnormal intervals, fra
 import csv
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from data.frames import natural_key
+from data.frames import Video, natural_key
 from utils import InputError
 
 HERE = Path(__file__).parent
@@ -30,13 +32,13 @@ HEADER = ["video", "first", "last"]
 class LabelsError(InputError):
     """Labels that do not fit the videos. `problems` has a line for each; the message is the first of them."""
 
-    def __init__(self, problems):
+    def __init__(self, problems: list[str]) -> None:
         others = f" (and {len(problems) - 1} more, which python -m data.check lists)" if len(problems) > 1 else ""
         super().__init__(f"{problems[0]}{others}")
         self.problems = problems
 
 
-def label_source(dataset_path, dataset_type):
+def label_source(dataset_path: Path | str, dataset_type: str) -> Path | None:
     """The file the labels of a data set come from, or None where there are none."""
     dataset = Path(dataset_path) / dataset_type
     built_in = [HERE / "frame_labels" / f"{dataset_type}.json"] if dataset_type in BUILT_IN else []
@@ -49,7 +51,9 @@ def label_source(dataset_path, dataset_type):
     return next((path for path in places if path.exists()), None)
 
 
-def frame_labels(dataset_path, dataset_type, videos, avenue_labels="paper"):
+def frame_labels(
+    dataset_path: Path | str, dataset_type: str, videos: list[Video], avenue_labels: str = "paper"
+) -> dict[str, np.ndarray] | None:
     """Labels of the test videos (a list of data.frames.Video): {video name: uint8 (frames,)}, None if there are none.
 
     avenue_labels: "paper" or "masks", the family used where the built-in Avenue labels are.
@@ -65,7 +69,7 @@ def frame_labels(dataset_path, dataset_type, videos, avenue_labels="paper"):
     return _pick(built_in_labels(dataset_type, avenue_labels), dataset_type, videos)
 
 
-def built_in_labels(dataset_type, avenue_labels="paper"):
+def built_in_labels(dataset_type: str, avenue_labels: str = "paper") -> dict[str, np.ndarray]:
     """Labels of all official test videos of "ped2", "avenue" or "shanghai": {video name: uint8 (frames,)}."""
     if avenue_labels not in FAMILIES:
         raise InputError(f"no Avenue labels called {avenue_labels!r}: choose one of {', '.join(FAMILIES)}")
@@ -79,10 +83,12 @@ def built_in_labels(dataset_type, avenue_labels="paper"):
     return labels
 
 
-def _pick(known, dataset_type, videos):
+def _pick(known: dict[str, np.ndarray], dataset_type: str, videos: list[Video]) -> dict[str, np.ndarray]:
     """The built-in labels of the videos on disk, which may be only some, or unpadded (folder 1 for video 01)."""
     by_number = {_number(name): name for name in known}
-    picked, taken, problems = {}, {}, []
+    picked: dict[str, np.ndarray] = {}
+    taken: dict[str | None, Path] = {}
+    problems: list[str] = []
     for video in videos:
         official = by_number.get(_number(video.name))
         if official is None:
@@ -106,11 +112,11 @@ def _pick(known, dataset_type, videos):
     return picked
 
 
-def _number(name):
+def _number(name: str) -> tuple:
     return tuple(natural_key(name)[:-1])  # without its last part, which tells "1" from "01"
 
 
-def _read_array(path, videos):
+def _read_array(path: Path, videos: list[Video]) -> dict[str, np.ndarray]:
     """Labels in one .npy, (N,) or (1, N), cut into the videos they belong to, in the order given."""
     try:
         with path.open("rb") as file:
@@ -131,7 +137,7 @@ def _read_array(path, videos):
     return {video.name: part for video, part in zip(videos, parts, strict=True)}
 
 
-def _length_mismatch(found, videos):
+def _length_mismatch(found: int, videos: list[Video]) -> str:
     frames = sum(len(video.frames) for video in videos)
     message = f"{found} labels for the {frames} frames of {len(videos)} test videos on disk, {abs(found - frames)} "
     if found > frames:
@@ -141,7 +147,7 @@ def _length_mismatch(found, videos):
     return f"{message}too few{hint or ': the labels are not those of these videos'}"
 
 
-def read_intervals(path, videos):
+def read_intervals(path: Path, videos: list[Video]) -> dict[str, np.ndarray]:
     """Labels written as abnormal intervals: {video name: uint8 (frames,)} of the videos given.
 
     The csv starts with the line `video,first,last`; each further line is one abnormal interval of a video, named
@@ -171,7 +177,7 @@ def read_intervals(path, videos):
     return labels
 
 
-def _interval(row, labels):
+def _interval(row: list[str], labels: dict[str, np.ndarray]) -> tuple[str, int, int]:
     """A line of the csv as (video, first, last). Raises InputError when it is none for these labels."""
     if len(row) != len(HEADER):
         raise InputError(f"{len(row)} values, but a line is {','.join(HEADER)}")
@@ -188,7 +194,7 @@ def _interval(row, labels):
     return name, first, last
 
 
-def write_intervals(path, labels):
+def write_intervals(path: Path, labels: Mapping[str, ArrayLike]) -> None:
     """Write {video name: (frames,) of 0 and 1} as the csv that `read_intervals` reads. It appears whole or not."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -202,7 +208,7 @@ def write_intervals(path, labels):
         temporary.unlink(missing_ok=True)
 
 
-def intervals(labels):
+def intervals(labels: ArrayLike) -> list[tuple[int, int]]:
     """The runs of ones in (frames,) of 0 and 1: [(first, last), ...], both ends included."""
     edges = np.flatnonzero(np.diff(np.asarray(labels, dtype=np.int8), prepend=0, append=0)).tolist()
     return [(first, end - 1) for first, end in zip(edges[::2], edges[1::2], strict=True)]

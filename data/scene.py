@@ -5,7 +5,8 @@ built around their own place, as (forward, left, up). Pictures are half as wide 
 their size and averaged down. Colours are BGR.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -49,16 +50,16 @@ GAITS = {
 # Things: functions of (look, metres travelled) -> [Part] in (forward, left, up), in the order to paint them -----------
 
 
-def tube(radius, colour, *points):
+def tube(radius: float, colour: tuple, *points: Sequence[float] | np.ndarray) -> Part:
     points = points * 2 if len(points) == 1 else points  # a ball: OpenCV draws no line of one point
     return Part(np.array(points, dtype=np.float64), radius, colour)
 
 
-def shade(colour, light):
+def shade(colour: tuple, light: float) -> tuple:
     return tuple(light * value for value in colour)
 
 
-def limb(start, left, radius, *bones):
+def limb(start: Sequence[float], left: float, radius: float, *bones: Any) -> Any:
     """Tubes that hang one from the other, the first from `start` (forward, up); bones are (length, angle, colour)."""
     parts = []
     for length, angle, colour in bones:
@@ -68,7 +69,7 @@ def limb(start, left, radius, *bones):
     return parts
 
 
-def figure(look, travelled, seat=None):
+def figure(look: dict[str, Any], travelled: float, seat: Sequence[float] | None = None) -> list[Part]:
     """A person whose lower foot stands on the ground, or who sits at `seat` (forward, up)."""
     gait, tall = look["gait"], look["tall"]
     phases = look["phase"] + 2 * np.pi * travelled / gait.stride + np.array([0, np.pi])
@@ -92,7 +93,7 @@ def figure(look, travelled, seat=None):
     return arms[0] + legs + body + arms[1]
 
 
-def cyclist(look, travelled):
+def cyclist(look: dict[str, Any], travelled: float) -> list[Part]:
     turn = np.linspace(0, 2 * np.pi, 17)
     ring = np.stack((np.cos(turn), 0 * turn, np.sin(turn)), axis=1)
     rear, front, crank, saddle, bar = (-0.52, 0, 0.34), (0.55, 0, 0.34), (0, 0, 0.32), (-0.18, 0, 0.98), (0.42, 0, 0.95)
@@ -101,14 +102,14 @@ def cyclist(look, travelled):
     return [*wheels, *frame, *figure(look, travelled, seat=(-0.18, 1.02))]
 
 
-def box(colour, corner, opposite):
+def box(colour: tuple, corner: Sequence[float], opposite: Sequence[float]) -> list[Part]:
     """Four faces, those at the ends first: the one that looks away from the camera is painted over."""
     points = np.stack(np.meshgrid(*zip(corner, opposite, strict=True), indexing="ij"), axis=-1).reshape(8, 3)
     faces = (((0, 1, 3, 2), 0.7), ((4, 5, 7, 6), 0.9), ((1, 3, 7, 5), 1.05), ((0, 1, 5, 4), 0.8))  # back front top near
     return [Part(points[list(corners)], 0, shade(colour, light)) for corners, light in faces]
 
 
-def cart(look, travelled):
+def cart(look: dict[str, Any], travelled: float) -> list[Part]:
     wheels = [tube(0.27, DARK, (forward, -0.65, 0.27)) for forward in (-0.75, 0.8)]
     far_post, near_post = (tube(0.03, DARK, (1.15, left, 0.8), (0.95, left, 1.75)) for left in (0.6, -0.6))
     load = box(look["paint"], (-1.3, -0.65, 0.35), (0.0, 0.65, 1.7))
@@ -117,7 +118,7 @@ def cart(look, travelled):
     return [*load, far_post, *front, *figure(look, travelled, seat=(0.35, 0.85)), near_post, *roof, *wheels]
 
 
-def ball(look, travelled):
+def ball(look: dict[str, Any], travelled: float) -> list[Part]:
     """A big ball that somebody out of the picture threw: 5 m from bounce to bounce."""
     flight = (look["phase"] + travelled / 5) % 1
     up = 0.38 + 6 * flight * (1 - flight)
@@ -137,13 +138,13 @@ class Actor(NamedTuple):
     origin: np.ndarray  # (right, away)
     way: np.ndarray  # from there to where it leaves
 
-    def present(self, frame):
+    def present(self, frame: int) -> bool:
         return self.start <= frame <= self.start + self.frames
 
-    def place(self, frame):
+    def place(self, frame: int) -> np.ndarray:
         return self.origin + (frame - self.start) / self.frames * self.way
 
-    def parts(self, frame):
+    def parts(self, frame: int) -> list[Part]:
         """Its Parts in the world, in the order to paint them."""
         length = np.hypot(*self.way)
         (right, away), (cos, sin) = self.place(frame), self.way / length
@@ -159,7 +160,9 @@ class Actor(NamedTuple):
 # Pictures ------------------------------------------------------------------------------------------------------------
 
 
-def paint(canvas, parts, height, colour=None, offset=0):
+def paint(
+    canvas: np.ndarray, parts: list[Part], height: int, colour: Any = None, offset: float | np.ndarray | tuple = 0
+) -> None:
     """Draw Parts on a canvas, `height` pixels of which are the picture's height; `colour` stands in for theirs."""
     for points, radius, own in parts:
         right, up, away = points.T
@@ -173,25 +176,26 @@ def paint(canvas, parts, height, colour=None, offset=0):
             cv2.fillConvexPoly(canvas, corners, colour or own, cv2.LINE_AA, shift=4)
 
 
-def with_shadows(canvas, parts):
+def with_shadows(canvas: np.ndarray, parts: list[Part]) -> np.ndarray:
     """A copy of a canvas (h, w, 3) with the soft shadows of Parts on the ground."""
     mask = np.zeros(canvas.shape[:2], np.uint8)
     paint(mask, [part._replace(points=part.points @ SUN) for part in parts], len(mask), 255)
-    mask = cv2.GaussianBlur(mask, None, len(mask) / 200)
-    return (canvas * (1 - 0.35 / 255 * mask[..., None].astype(np.float32))).astype(np.uint8)
+    soft = cv2.GaussianBlur(mask, (0, 0), len(mask) / 200)
+    return (canvas * (1 - 0.35 / 255 * soft[..., None].astype(np.float32))).astype(np.uint8)
 
 
-def scenery(height):
+def scenery(height: int) -> np.ndarray:
     """The scene without anybody, uint8 (height, width, 3)."""
     rng = np.random.default_rng(0)
-    x, y = np.meshgrid(np.arange(height * 3 // 2) / height - 0.75, np.arange(height) / height)
-    away = CAMERA * FOCAL / (y - HORIZON)
-    right = x * away / FOCAL
+    across, down = np.meshgrid(np.arange(height * 3 // 2) / height - 0.75, np.arange(height) / height)
+    away = CAMERA * FOCAL / (down - HORIZON)
+    right = across * away / FOCAL
 
-    def noise(grain):
+    def noise(grain: float) -> np.ndarray:
         """Smooth noise in [0, 1] on the ground, in blotches of `grain` metres."""
         grid = np.pad(rng.random((64, 64), dtype=np.float32), (0, 1), mode="wrap")
-        return cv2.remap(grid, *((v / grain % 64).astype(np.float32) for v in (right, away)), cv2.INTER_LINEAR)
+        x, y = ((v / grain % 64).astype(np.float32) for v in (right, away))
+        return cv2.remap(grid, x, y, cv2.INTER_LINEAR)
 
     rough, fine = noise(1.7), noise(0.12)
     joints = ((right + 0.6 * (away // 0.8 % 2)) % 1.2 < 0.05) | (away % 0.8 < 0.04)
@@ -207,17 +211,17 @@ def scenery(height):
     ):
         ground = np.where(area[..., None], look, ground)
     props = [tube(0.06, (52, 84, 118), (-4.6, up, 16.3), (-2.8, up, 16.3)) for up in (0.95, 0.75, 0.5)]  # a bench
-    for right, away, tall in ((-6.5, 19.0, 3.0), (5.0, 20.5, 3.4), (8.5, 17.5, 2.6)):  # trees
-        props.append(tube(0.16, (44, 62, 82), (right, 0, away), (right, tall, away)))
+    for x, z, tall in ((-6.5, 19.0, 3.0), (5.0, 20.5, 3.4), (8.5, 17.5, 2.6)):  # trees
+        props.append(tube(0.16, (44, 62, 82), (x, 0, z), (x, tall, z)))
         for leaf in rng.normal(size=(60, 3)) * (0.55, 0.4, 0.4):
             green = shade((46, 96, 74), 0.85 + 0.35 * leaf[1] + rng.uniform(0, 0.3))
-            props.append(tube(rng.uniform(0.15, 0.4), green, np.add(leaf, (right, tall, away))))
+            props.append(tube(rng.uniform(0.15, 0.4), green, np.add(leaf, (x, tall, z))))
     canvas = with_shadows(ground.clip(0, 255), props)
     paint(canvas, props, height)
     return canvas
 
 
-def in_view(actor, frame):
+def in_view(actor: Actor, frame: int) -> float:
     """The share of its outline that is in the picture."""
     height, width = 80, 120
     mask = np.zeros((3 * height, 3 * width), np.uint8)

@@ -11,8 +11,9 @@ import contextlib
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -57,16 +58,16 @@ DEFAULT = Size()
 # Who passes when -----------------------------------------------------------------------------------------------------
 
 
-def passing(kind, start, rng):
+def passing(kind: str, start: float, rng: np.random.Generator) -> Actor:
     """An Actor whose way begins, outside the picture, at frame `start`."""
 
-    def pick(colours):
+    def pick(colours: tuple) -> tuple:
         return shade(colours[rng.integers(len(colours))], rng.uniform(0.85, 1.15))
 
     colours = {"trousers": TROUSERS, "skin": SKIN, "hair": HAIR, "paint": VIVID}
     # sportswear is vivid more often, but not always, and some walkers wear it: colours alone give nobody away
     colours["top"] = VIVID if rng.random() < (0.15 if kind == "walker" else 0.5) else CLOTHES
-    look = {"gait": GAITS.get(kind), "tall": rng.uniform(1.6, 1.85), "phase": rng.uniform(0, 2 * np.pi)}
+    look: dict[str, Any] = {"gait": GAITS.get(kind), "tall": rng.uniform(1.6, 1.85), "phase": rng.uniform(0, 2 * np.pi)}
     look |= {what: pick(some) for what, some in colours.items()}
     if kind == "walker" and rng.random() < 0.25:
         ends = np.array([[rng.uniform(-BRANCH, BRANCH), away] for away in (28.0, 6.0)])
@@ -81,7 +82,7 @@ def passing(kind, start, rng):
     return Actor(kind, look, start, np.hypot(*way) / rng.uniform(*SPEED[kind]) * FPS, ends[0], way)
 
 
-def cast(frames, events, rng):
+def cast(frames: int, events: tuple[str, ...], rng: np.random.Generator) -> list[Actor]:
     """All Actors of a video: SLOTS at a time, one slot with the events (kinds) in a row between two walkers."""
     actors = []
     for _ in range(SLOTS - bool(events)):
@@ -102,12 +103,14 @@ def cast(frames, events, rng):
 # Pictures ------------------------------------------------------------------------------------------------------------
 
 
-def abnormal(actors, frame):
+def abnormal(actors: list[Actor], frame: int) -> bool:
     """The label: whether something else than walkers can be seen."""
     return any(actor.kind != "walker" and in_view(actor, frame) >= VISIBLE for actor in actors if actor.present(frame))
 
 
-def pictures(actors, frames, background, rng):
+def pictures(
+    actors: list[Actor], frames: int, background: np.ndarray, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
     """Yields the frames of a video, uint8 (h/2, w/2, 3) for a background (h, w, 3)."""
     height, width = len(background) // 2, background.shape[1] // 2
     light, clouds = rng.uniform(0, 2 * np.pi), rng.uniform(40, 80)  # clouds pass, one in so many frames
@@ -125,7 +128,7 @@ def pictures(actors, frames, background, rng):
 # Files ---------------------------------------------------------------------------------------------------------------
 
 
-def ensure(dataset_path, size=DEFAULT):
+def ensure(dataset_path: Path | str, size: Size = DEFAULT) -> None:
     """Make the data set unless it is there. It appears whole or not at all, also when several processes are at it.
 
     Raises InputError when it cannot be written.
@@ -146,15 +149,16 @@ def ensure(dataset_path, size=DEFAULT):
             raise InputError(f"{what}; remove what is there or give another --dataset_path") from error
 
 
-def _remove_abandoned(parent):
+def _remove_abandoned(parent: Path) -> None:
     for folder in parent.glob(".synthetic-*"):
         with contextlib.suppress(OSError):  # gone already: its process goes on
             if folder.stat().st_mtime < time.time() - ABANDONED:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(root, size):
+def _write(root: Path, size: Size) -> None:
     background = scenery(2 * size.height)
+    jobs: list[tuple[str, int, int, tuple[str, ...]]]
     jobs = [("training", number, size.train_frames, ()) for number in range(size.train_videos)]
     jobs += [("testing", number, size.test_frames, EVENTS[number % len(EVENTS)]) for number in range(size.test_videos)]
     labels = {}
@@ -166,7 +170,7 @@ def _write(root, size):
             actors = cast(frames, events, rng)
             for i, picture in enumerate(pictures(actors, frames, background, rng)):
                 _, jpeg = cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, 80))
-                (folder / f"{i:03d}.jpg").write_bytes(jpeg)
+                (folder / f"{i:03d}.jpg").write_bytes(jpeg.tobytes())
                 bar.update()
             if split == "testing":
                 labels[folder.name] = [abnormal(actors, frame) for frame in range(frames)]

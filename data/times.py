@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.frames import Video
-from utils import InputError, write_whole
+from utils import InputError, write_text
 
 HEADER = ["frame", "seconds"]
 LONGEST_STEP = 2.0  # seconds
@@ -82,7 +82,7 @@ def write_times(path: Path, seconds: Sequence[float]) -> None:
     """Write the times of a video's frames; the file appears whole or not at all."""
     rows = "".join(f"{index},{value:.6f}\n" for index, value in enumerate(seconds))
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda temporary: temporary.write_text(f"{','.join(HEADER)}\n{rows}", encoding="utf-8"))
+    write_text(path, f"{','.join(HEADER)}\n{rows}")
 
 
 def read_times(videos: Sequence[Video], fps: float) -> list[Times]:

@@ -9,6 +9,7 @@ all, and memory can be told apart. A ratio is that of two neighbours in time; th
 smallest and largest of all rounds. The frames, 360x240 like those of Ped2, are drawn in a temporary folder.
 """
 
+import argparse
 import contextlib
 import json
 import multiprocessing
@@ -16,38 +17,38 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from data import synthetic
-from data.clips import CHUNK, open_clips
-from data.frames import find_videos, split_directory
+from data.clips import CHUNK, normalise, open_clips
+from data.frames import Video, find_videos, split_directory
 from exp import flags
 from exp.checkpoints import build_model
 from exp.device import fold_batch_norms, keep_freed_memory, pick_device, place
 from exp.run import environment
-from exp.scoring.score import Place, Scoring, score
+from exp.scoring.score import Place, Scored, Scoring, score, score_one_by_one
 from model import memory
+from model.convae import ConvAE
 from Train import train_epoch
-from utils import Parser, psnr, regular_score, run_script, write_whole
+from utils import InputError, Parser, run_script, write_text, writing
 
 FRAMES = synthetic.Size(height=240, train_videos=2, train_frames=40, test_videos=0)
 SHAPE = {"method": "pred", "c": 3, "t_length": 5, "msize": 10, "fdim": 512}
 USUAL = flags.METHODS["pred"]
 SCORED = 64  # clips that are scored in a round; of those above 64x64 fewer, but at least a chunk
-GROWTH = {"t_length": (2, 3, 5, 9), "batch": (1, 2, 4, 8), "msize": (10, 100, 1000)}
-LOSS_SIZE, LOSS_STEPS = 32, 50  # pixels and steps of the comparison of losses
 
 
 class Task(NamedTuple):
@@ -55,13 +56,13 @@ class Task(NamedTuple):
 
     size: int
     clips: int
-    shape: dict
+    shape: dict[str, Any]
     device: str
     folder: str  # of the frames
     th: float = 1.0  # γ; the regular score is below 1, so every frame updates the memory
 
 
-class Way(NamedTuple):
+class Variant(NamedTuple):
     """How ours computes; each field can be turned off or changed to see what it is worth."""
 
     keeps_memory: bool = True
@@ -74,24 +75,29 @@ class Way(NamedTuple):
     compiled: bool = False
 
 
-def videos_of(task):
+def videos_of(task: Task) -> list[Video]:
     return find_videos(split_directory(task.folder, "synthetic", "training"))
 
 
-def initial(task, seed=0):
+def initial(task: Task) -> tuple[ConvAE, Tensor]:
     """Network and items as training starts with them."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     model = build_model(task.shape)
     return model, memory.initial_items(task.shape["msize"], task.shape["fdim"])
+
+
+def columns_of(found: Iterable[Scored]) -> np.ndarray:
+    """P, D and E of each frame, (n, 3)."""
+    return np.concatenate([torch.stack((s.psnr, s.distance, s.regular), dim=1).cpu().numpy() for s in found])
 
 
 # The plain way -------------------------------------------------------------------------------------------------------
 
 
 class PlainClips:
-    """Clips that are decoded, resized and normalised each time, float32 (t_length·c, H, W)."""
+    """Clips that are decoded and resized each time, uint8 (t_length·c, H, W)."""
 
-    def __init__(self, videos, t_length, size):
+    def __init__(self, videos: list[Video], t_length: int, size: int) -> None:
         self.size, self.t_length = size, t_length
         self.paths = [
             [str(video.path(first + i)) for i in range(t_length)]
@@ -99,15 +105,15 @@ class PlainClips:
             for first in range(len(video.frames) - t_length + 1)
         ]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index):
-        frames = [cv2.resize(cv2.imread(path), (self.size, self.size)) for path in self.paths[index]]
-        return torch.from_numpy(np.concatenate([(f.astype(np.float32) / 127.5 - 1).transpose(2, 0, 1) for f in frames]))
+    def __getitem__(self, index: int) -> Tensor:
+        frames = [cv2.resize(cast(np.ndarray, cv2.imread(path)), (self.size, self.size)) for path in self.paths[index]]
+        return torch.from_numpy(np.concatenate([frame.transpose(2, 0, 1) for frame in frames]))
 
 
-def plain_update(queries, items):
+def plain_update(queries: Tensor, items: Tensor) -> Tensor:
     """model.memory.update, item after item."""
     similarity = queries @ items.T
     weight, nearest = similarity.softmax(dim=0), similarity.argmax(dim=1)
@@ -123,23 +129,19 @@ def plain_update(queries, items):
 class Plain:
     """Steps of training, or test clips scored one after the other."""
 
-    def __init__(self, task, seed=0, rounded=False):
+    def __init__(self, task: Task) -> None:
         self.task, self.device = task, torch.device(task.device)
         self.clips = PlainClips(videos_of(task), task.shape["t_length"], task.size)
-        model, items = initial(task, seed)
+        model, items = initial(task)
         self.model, self.items = model.to(self.device), items.to(self.device)
         for module in model.modules():
             if isinstance(module, nn.ReLU):
                 module.inplace = False
-        if rounded:  # each weight moves to a neighbour, as far as rounding can
-            with torch.no_grad():
-                for p in model.parameters():
-                    p.copy_(torch.nextafter(p, torch.full_like(p, torch.inf)))
         self.optimizer = torch.optim.Adam(model.parameters(), lr=USUAL["lr"])
 
-    def train(self, indices):
+    def train(self, indices: list[int]) -> float:
         """One step; returns its loss."""
-        clips = torch.stack([self.clips[i] for i in indices]).to(self.device)
+        clips = normalise(torch.stack([self.clips[i] for i in indices]).to(self.device))
         frames, target = self.model.train().split(clips)
         output = self.model(frames, self.items)
         loss = F.mse_loss(output.frame, target)
@@ -150,19 +152,11 @@ class Plain:
         self.items = plain_update(output.queries.detach().flatten(0, 2), self.items)
         return loss.item()
 
-    @torch.no_grad()
-    def evaluate(self, indices):
+    def evaluate(self, indices: list[int]) -> np.ndarray:
         """P, D and E of each clip, (n, 3)."""
-        model, items, rows = self.model.eval(), self.items, []
-        for i in indices:
-            frames, target = model.split(self.clips[i][None].to(self.device))
-            output = model(frames, items)
-            predicted, target = (output.frame + 1) / 2, (target + 1) / 2
-            regular = regular_score(predicted, target).item()
-            rows.append((psnr(predicted, target).item(), output.compactness.item(), regular))
-            if regular < self.task.th:
-                items = plain_update(output.queries.flatten(0, 2), items)
-        return np.array(rows)
+        batches = ((self.clips[index][None], [Place(0, index)]) for index in indices)
+        found = score_one_by_one(self.model.eval(), self.items, batches, Scoring(self.task.th, USUAL["alpha"]))
+        return columns_of(found)
 
 
 # Ours ----------------------------------------------------------------------------------------------------------------
@@ -171,7 +165,7 @@ class Plain:
 class Ours:
     """The same with what Train.py and Evaluate.py use, in the given way."""
 
-    def __init__(self, task, way):
+    def __init__(self, task: Task, way: Variant) -> None:
         self.task, self.way, self.device = task, way, torch.device(task.device)
         if way.keeps_memory and self.device.type == "cpu":
             keep_freed_memory()
@@ -189,51 +183,51 @@ class Ours:
         self.optimizer = torch.optim.Adam(model.parameters(), lr=USUAL["lr"], fused=fused)
 
     @cached_property
-    def scoring(self):
+    def network(self) -> ConvAE:
         return fold_batch_norms(self.model.eval()) if self.way.folded else self.model.eval()
 
-    def batch(self, indices):
+    def batch(self, indices: list[int]) -> Tensor:
         return torch.stack([self.clips[i] for i in indices])
 
-    def train(self, indices):
-        batch = [self.batch(indices)]
-        weights = SimpleNamespace(**USUAL)
+    def train(self, indices: list[int]) -> float:
+        batch = cast(DataLoader, [self.batch(indices)])
+        weights = argparse.Namespace(**USUAL)
         self.items, metrics = train_epoch(self.model, self.items, batch, self.optimizer, weights, lambda *_: None)
         return metrics["loss"]
 
-    def evaluate(self, indices):
+    def evaluate(self, indices: list[int]) -> np.ndarray:
         chunks = [indices[i : i + self.way.chunk] for i in range(0, len(indices), self.way.chunk)]
         batches = ((self.batch(chunk), [Place(0, index) for index in chunk]) for chunk in chunks)
-        found = score(self.scoring, self.items, batches, Scoring(self.task.th, USUAL["alpha"]))
-        return np.concatenate([torch.stack((s.psnr, s.distance, s.regular), dim=1).cpu().numpy() for s in found])
+        found = score(self.network, self.items, batches, Scoring(self.task.th, USUAL["alpha"]))
+        return columns_of(found)
 
 
 # Side by side --------------------------------------------------------------------------------------------------------
 
 START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-_here = {}  # in a process that runs one way: what runs
+_here: dict[str, Any] = {}  # in a process that runs one way: what runs
 
 
-def _worker():
+def _worker() -> ProcessPoolExecutor:
     context = multiprocessing.get_context(START)
     if START == "forkserver":
         context.set_forkserver_preload(["Train"])  # what takes seconds to import, once for all
     return ProcessPoolExecutor(1, context, torch.set_num_threads, (torch.get_num_threads(),))  # as many as here
 
 
-def _start(make, arguments):
+def _start(make: Callable, arguments: tuple) -> None:
     cv2.setNumThreads(0)
     _here["way"] = make(*arguments)
 
 
-def _run(what, indices):
+def _run(what: str, indices: list[int]) -> tuple[float, Any]:
     """(seconds, result) of one call."""
     start = time.perf_counter()
     result = getattr(_here["way"], what)(indices)  # ends with numbers on the CPU, so nothing is still under way
     return time.perf_counter() - start, result
 
 
-def _peak_memory(device):
+def _peak_memory(device: str) -> int | None:
     """The most memory this process has held so far, bytes: of the GPU, or in all; None where nobody tells."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -244,18 +238,18 @@ def _peak_memory(device):
     return None
 
 
-def spread(values):
+def median_of(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def compare(taken, clips):
+def compare(taken: dict[str, list[float]], clips: int) -> dict[str, dict[str, Any]]:
     """Seconds of each round by way, {name: list} with plain and ours first -> {name: what the table tells of it}."""
     return {
         name: {
-            "seconds": spread(seconds),
+            "seconds": median_of(seconds),
             "clips_per_second": clips / statistics.median(seconds),
             **{
-                f"times_{other}": spread([b / a for a, b in zip(seconds, taken[other], strict=True)])
+                f"times_{other}": median_of([b / a for a, b in zip(seconds, taken[other], strict=True)])
                 for other in ("plain", "ours")
             },
         }
@@ -263,7 +257,9 @@ def compare(taken, clips):
     }
 
 
-def side_by_side(what, title, task, ways, seconds, flops):
+def side_by_side(
+    what: str, title: str, task: Task, ways: dict[str, Variant | None], seconds: float, flops: float
+) -> tuple[dict[str, Any], Any]:
     """Run all ways in turns for so many seconds, three times at least. Returns a table, and the regular scores if any.
 
     what: "train" or "evaluate"; ways: see `ways_of`; flops: of a clip. What the machine can do at
@@ -276,11 +272,12 @@ def side_by_side(what, title, task, ways, seconds, flops):
         count = len(PlainClips(videos_of(task), task.shape["t_length"], task.size))
         order = np.random.default_rng(0).permutation(count)
 
-        def once(name, turn):
+        def once(name: str, turn: int) -> tuple[float, Any]:
             indices = order.take(range(turn * task.clips, (turn + 1) * task.clips), mode="wrap").tolist()
             return workers[name].submit(_run, what, indices).result()
 
-        taken, results, turn, peaks = {name: [] for name in ways}, {}, 0, dict.fromkeys(precisions.values(), 0)
+        taken: dict[str, list[float]] = {name: [] for name in ways}
+        results, turn, peaks = {}, 0, dict.fromkeys(precisions.values(), 0.0)
         for name, way in tqdm(ways.items(), f"{title} {task.size}x{task.size}: preparing", leave=False):
             make = (Ours, (task, way)) if way else (Plain, (task,))
             workers[name].submit(_start, *make).result()
@@ -307,13 +304,14 @@ def side_by_side(what, title, task, ways, seconds, flops):
     return {**table, "peak_flops_per_second": peaks, "ways": rows}, results["plain"]
 
 
-def measure_feeding(task, seconds):
+def measure_feeding(task: Task, seconds: float) -> dict[str, Any]:
     """Clips from disk, plain and from the cache, in turns: a table."""
     cv2.setNumThreads(0)  # as in the workers of a loader
     videos, size = videos_of(task), (task.size, task.size, task.shape["c"])
     plain = PlainClips(videos, task.shape["t_length"], task.size)
-    ways = {"plain": plain, "ours": open_clips(videos, "training", task.shape["t_length"], size)}
-    rng, taken, end = np.random.default_rng(0), {name: [] for name in ways}, time.perf_counter() + seconds
+    ways: dict[str, Any] = {"plain": plain, "ours": open_clips(videos, "training", task.shape["t_length"], size)}
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    rng, end = np.random.default_rng(0), time.perf_counter() + seconds
     while len(taken["plain"]) < 3 or time.perf_counter() < end:
         indices = rng.integers(0, len(plain), 20).tolist()
         for name, clips in ways.items():
@@ -328,7 +326,7 @@ def measure_feeding(task, seconds):
 # What the work is, and what the machine can do -----------------------------------------------------------------------
 
 
-def count_flops(task):
+def count_flops(task: Task) -> dict[str, int]:
     """Floating-point operations of one clip: {"train": ..., "evaluate": ...}."""
     model, items = initial(task)
     frames = torch.zeros(1, model.inputs, task.size, task.size)
@@ -340,7 +338,7 @@ def count_flops(task):
     return {"train": both.get_total_flops(), "evaluate": forward.get_total_flops()}
 
 
-def machine_peaks(device, precisions):
+def machine_peaks(device: str, precisions: tuple[str, ...]) -> dict[str, float]:
     """The most floating-point operations a second in a large matrix product or convolution, by precision."""
     n, batch = (1024, 1) if device == "cpu" else (8192, 64)
     peaks = {}
@@ -356,7 +354,7 @@ def machine_peaks(device, precisions):
     return peaks
 
 
-def _most_flops(flops, function, *arguments, **settings):
+def _most_flops(flops: float, function: Callable, *arguments: Tensor, **settings: Any) -> float:
     times = []
     for _ in range(3):
         start = time.perf_counter()
@@ -365,62 +363,29 @@ def _most_flops(flops, function, *arguments, **settings):
     return flops / min(times)
 
 
-def measure_growth(task, growth):
-    """How the seconds of ours grow with the frames of a clip, the batch and the number of items: rows."""
-    rows = []
-    for name, values in growth.items():
-        for value in values:
-            shape = task.shape if name == "batch" else {**task.shape, name: value}
-            ours = Ours(task._replace(shape=shape, clips=value if name == "batch" else task.clips), Way())
-            row = {"name": name, "value": value}
-            for what in ("train", "evaluate"):
-                taken = []
-                for _ in range(4):
-                    start = time.perf_counter()
-                    getattr(ours, what)(list(range(ours.task.clips)))
-                    taken.append(time.perf_counter() - start)
-                row[what] = statistics.median(taken[1:])
-            rows.append(row)
-    return rows
-
-
-def measure_losses(task, ways, steps):
-    """The losses of the first steps in each way, (name -> list), from the same start and clips."""
-    runs = {
-        "plain": Plain(task),
-        "plain, weights rounded otherwise": Plain(task, rounded=True),
-        "plain, another seed": Plain(task, seed=1),
-    }
-    losses = {}
-    for name, run in [*runs.items(), *((name, Ours(task, way)) for name, way in ways.items() if way)]:
-        rng = np.random.default_rng(0)
-        losses[name] = [run.train(rng.choice(len(run.clips), task.clips).tolist()) for _ in range(steps)]
-    return losses
-
-
 # The whole of it -----------------------------------------------------------------------------------------------------
 
 
-def ways_of(what, device, compiled):
-    """{name: Way, or None for the plain one}: plain, ours, and ours with one thing changed at a time."""
-    ways = {"plain": None, "ours": Way()}
+def ways_of(what: str, device: torch.device, compiled: bool) -> dict[str, Variant | None]:
+    """{name: Variant, or None for the plain one}: plain, ours, and ours with one thing changed at a time."""
+    ways = {"plain": None, "ours": Variant()}
     if what == "train":
-        ways["Adam not fused"] = Way(fused_adam=False)
+        ways["Adam not fused"] = Variant(fused_adam=False)
     else:
-        ways |= {"batch norms not folded": Way(folded=False), "one clip at a time": Way(chunk=1)}
-    ways |= {"channel after channel": Way(channels_last=False), "ReLU not in place": Way(in_place=False)}
+        ways |= {"batch norms not folded": Variant(folded=False), "one clip at a time": Variant(chunk=1)}
+    ways |= {"channel after channel": Variant(channels_last=False), "ReLU not in place": Variant(in_place=False)}
     if device.type == "cpu":
-        ways["memory given back"] = Way(keeps_memory=False)
+        ways["memory given back"] = Variant(keeps_memory=False)
     if device.type == "cuda":
-        ways["tf32"] = Way(precision="tf32")
+        ways["tf32"] = Variant(precision="tf32")
     if device.type != "mps":
-        ways["bf16"] = Way(precision="bf16")
+        ways["bf16"] = Variant(precision="bf16")
     if compiled:
-        ways["compiled"] = Way(compiled=True)
+        ways["compiled"] = Variant(compiled=True)
     return ways
 
 
-def print_table(table):
+def print_table(table: dict[str, Any]) -> None:
     clips = f"{table['clips']} clip{'s' * (table['clips'] > 1)}"
     flops = f", {table['flops_per_clip'] / 1e9:.1f} GFLOP a clip" if "flops_per_clip" in table else ""
     peaks = "".join(f"; peak {p / 1e9:.0f} GFLOP/s in {n}" for n, p in table.get("peak_flops_per_second", {}).items())
@@ -442,25 +407,11 @@ def print_table(table):
         )
 
 
-def show(times, places):
+def show(times: dict[str, float], places: int) -> str:
     return f"{times['median']:.{places}f} ({times['min']:.{places}f}–{times['max']:.{places}f})"
 
 
-def print_growth(rows, size):
-    print(f"\nhow ours grows, {size}x{size}: ms a training step, ms of scoring as many clips")
-    for row in rows:
-        print(f"  {row['name']:8} {row['value']:5} {1000 * row['train']:8.0f} {1000 * row['evaluate']:8.0f}")
-
-
-def print_losses(losses, size):
-    steps = len(losses["plain"])
-    print(f"\nlosses of the first {steps} steps at {size}x{size} against plain: mean and largest |difference|")
-    for name, values in losses.items():
-        apart = np.abs(np.array(values) / losses["plain"] - 1)
-        print(f"  {name:34} {apart.mean():8.2%} {apart.max():8.2%}")
-
-
-def parse(arguments=None):
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", type=flags.pixels, default=[64, 256], help="of square frames, pixels")
     parser.add_argument("--batch_size", type=flags.positive_int, default=4, help="clips in a training step")
@@ -477,13 +428,20 @@ def parse(arguments=None):
     return args
 
 
-def measure_size(task, ways, scored, seconds, worker, flips):
+def measure_size(
+    task: Task,
+    ways: dict[str, dict[str, Variant | None]],
+    scored: int,
+    seconds: float,
+    worker: ProcessPoolExecutor,
+    flips: bool,
+) -> list[dict[str, Any]]:
     """All tables of one size; `flips`: also of test clips whose decisions differ, the dearest case of scoring."""
     flops = count_flops(task)
     tables = [worker.submit(measure_feeding, task, seconds / 10).result()]
     table, _ = side_by_side("train", "training", task, ways["train"], seconds, flops["train"])
     tables.append(table)
-    task = task._replace(clips=max(Way().chunk, scored * 64**2 // max(64, task.size) ** 2))
+    task = task._replace(clips=max(Variant().chunk, scored * 64**2 // max(64, task.size) ** 2))
     table, plain = side_by_side("evaluate", "scoring", task, ways["evaluate"], seconds, flops["evaluate"])
     tables.append(table)
     if flips:
@@ -495,40 +453,34 @@ def measure_size(task, ways, scored, seconds, worker, flips):
     return tables
 
 
-def main():
+def main() -> None:
     args = parse()
     device = pick_device(args.device)
-    frames, shape, scored, steps, growth = FRAMES, SHAPE, SCORED, LOSS_STEPS, GROWTH
+    frames, shape, scored = FRAMES, SHAPE, SCORED
     ways = {what: ways_of(what, device, args.compile) for what in ("train", "evaluate")}
-    timed = ways
     if args.quick:
-        frames, shape, scored, steps = FRAMES._replace(train_frames=16), {**SHAPE, "fdim": 16}, 8, 6
-        growth = {name: values[:1] for name, values in GROWTH.items()}
-        timed = {what: dict(list(some.items())[:3]) for what, some in ways.items()}  # each takes a process
-    args.output.parent.mkdir(parents=True, exist_ok=True)
+        frames, shape, scored = FRAMES._replace(train_frames=16), {**SHAPE, "fdim": 16}, 8
+        ways = {what: dict(list(some.items())[:3]) for what, some in ways.items()}  # each takes a process
+    if args.output.is_dir():  # tried before the work
+        raise InputError(f"--output {args.output} is a folder: name a file")
+    with writing(args.output.parent):
+        args.output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, _worker() as worker:
         synthetic.ensure(folder, frames)
         tables, task = [], Task(min(args.sizes), args.batch_size, shape, str(device), folder)
         for size in args.sizes:
-            found = measure_size(task._replace(size=size), timed, scored, args.seconds, worker, flips=size == task.size)
+            found = measure_size(task._replace(size=size), ways, scored, args.seconds, worker, flips=size == task.size)
             for table in found:
                 print_table(table)
             tables += found
-        grown = worker.submit(measure_growth, task, growth).result()
-        print_growth(grown, task.size)
-        task = task._replace(size=min(LOSS_SIZE, task.size))
-        losses = worker.submit(measure_losses, task, ways["train"], steps).result()
-        print_losses(losses, task.size)
     report = {
         "date": time.strftime("%Y-%m-%d"),
         **environment(device),
         "threads": torch.get_num_threads(),
         "shape": shape,
         "tables": tables,
-        "growth": {"size": min(args.sizes), "rows": grown},
-        "losses": {"size": task.size, "of": losses},
     }
-    write_whole(args.output, lambda path: path.write_text(json.dumps(report, indent=1) + "\n"))
+    write_text(args.output, json.dumps(report, indent=1) + "\n")
     print(f"\n{args.output}")
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from data.clips import CHUNK, open_clips, split_videos, testing_loader
+from data.clips import CHUNK, open_split, testing_loader
 from exp import flags
 from exp.checkpoints import SHAPE
 from exp.device import pick_device
@@ -26,7 +26,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     scoring = parser.add_argument_group("scores")
     scoring.add_argument("--th", type=flags.non_negative, help=f"γ ({flags.by_method('th')})")
     scoring.add_argument("--test_batch_size", type=flags.positive_int, default=CHUNK, help="clips encoded at once")
-    scoring.add_argument("--num_workers_test", type=flags.non_negative_int, default=1, help="processes that load clips")
+    flags.add_workers_flag(scoring, "--num_workers_test")
     flags.add_device_flags(parser.add_argument_group("run"))
     # data flags that are not given are those that the run was started with
     parser.set_defaults(calibration_share=0, seed=0)
@@ -49,12 +49,10 @@ def main(arguments: list[str] | None = None) -> None:
     device = pick_device(args.device, args.gpus)
     given = {name: getattr(args, name) for name in SHAPE}
     trained = load_trained(args.run, args.m_items_dir, given, device, args.precision, args.compile)
-    shape, usual = trained.shape, trained.scoring()
-    size, cache = (shape["h"], shape["w"], shape["c"]), False if args.no_cache else args.cache_dir
-    videos = split_videos(args.dataset_path, args.dataset_type, "training")
-    clips = open_clips(videos, "training", shape["t_length"], size, cache, args.bad_frames)
+    usual = trained.scoring()
+    clips = open_split(flags.source_of(args), "training", trained.shape)
     _, clips = hold_out(clips, args.calibration_share, args.seed)
-    loader = testing_loader(clips, args.test_batch_size, args.num_workers_test)
+    loader = testing_loader(clips, args.test_batch_size, flags.workers(args.num_workers_test, args))
     scoring = usual if args.th is None else usual._replace(th=args.th)
     calibration = calibrate(trained.model, trained.items, loader, scoring, held_out=args.calibration_share > 0)
     path = save(args.run, calibration, trained.items, [video.name for video in clips.videos])

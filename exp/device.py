@@ -9,20 +9,22 @@ import copy
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from model.convae import ConvAE
 from utils import InputError
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1  # of mallopt, as in malloc.h
 
 
-def pick_device(name, gpus=None):
+def pick_device(name: str, gpus: list[int] | None = None) -> torch.device:
     """The torch.device that --device and --gpus ask for, made ready; of several processes each gets its own GPU.
 
     Raises InputError when it is not there.
@@ -52,7 +54,7 @@ def pick_device(name, gpus=None):
     return torch.device(name)
 
 
-def keep_freed_memory():
+def keep_freed_memory() -> None:
     """From here on, blocks of memory that are freed stay with the process, however large, for the next to use.
 
     Otherwise the C library hands activations of 256 x 256 pixels back each time, and the system clears all it gives
@@ -64,7 +66,7 @@ def keep_freed_memory():
         library.mallopt(M_TRIM_THRESHOLD, -1)
 
 
-def make_deterministic():
+def make_deterministic() -> None:
     """From here on the same flags give the same numbers on one machine, on CUDA too; those of a CPU are so anyway.
 
     Slower on CUDA, where it has not been measured. Call it before anything is computed.
@@ -74,7 +76,7 @@ def make_deterministic():
     torch.use_deterministic_algorithms(True)
 
 
-def place(model, device, precision, compiled=False):
+def place(model: ConvAE, device: torch.device, precision: str, compiled: bool = False) -> ConvAE:
     """The network on the device, computing in the precision, in the layout its convolutions are fastest in."""
     # PyTorch lets convolutions round to TF32 unless told otherwise, which moves every score
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
@@ -82,18 +84,18 @@ def place(model, device, precision, compiled=False):
     if compiled:
         model.encoder.compile()
         model.decoder.compile()
-    return model.to(device, memory_format=torch.channels_last)
+    return model.to(device=device).to(memory_format=torch.channels_last)
 
 
-def fold_batch_norms(model):
+def fold_batch_norms(model: ConvAE) -> ConvAE:
     """A copy of a network in eval mode with each batch norm folded into the convolution before it: the same values."""
     model = copy.deepcopy(model)
     for module in model.modules():
         if isinstance(module, nn.Sequential):
             for i in reversed(range(len(module))):
-                if isinstance(module[i], nn.BatchNorm2d):
-                    conv = module[i - 1]
-                    module[i - 1] = fuse_conv_bn_eval(conv, module[i], transpose=isinstance(conv, nn.ConvTranspose2d))
+                norm, conv = module[i], module[i - 1]
+                if isinstance(norm, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d | nn.ConvTranspose2d):
+                    module[i - 1] = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
                     del module[i]
     return model
 
@@ -101,7 +103,7 @@ def fold_batch_norms(model):
 # Several processes ----------------------------------------------------------------------------------------------------
 
 
-def join_processes(device):
+def join_processes(device: torch.device) -> tuple[int, int]:
     """Join the other processes when torchrun started this one. Returns this one's rank and how many there are."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return 0, 1
@@ -109,7 +111,7 @@ def join_processes(device):
     return distributed.get_rank(), distributed.get_world_size()
 
 
-def share_gradients(model, device):
+def share_gradients(model: ConvAE, device: torch.device) -> nn.Module:
     """The network wrapped so that gradients are averaged over processes and, on CUDA, batch norms see all clips."""
     if not distributed.is_initialized():
         return model
@@ -119,7 +121,7 @@ def share_gradients(model, device):
 
 
 @contextmanager
-def rank_zero_first():
+def rank_zero_first() -> Iterator[None]:
     """The block is run by rank 0, and by the others after it, when they find on disk what it made."""
     if distributed.is_initialized() and distributed.get_rank() > 0:
         distributed.barrier()
@@ -128,7 +130,7 @@ def rank_zero_first():
         distributed.barrier()
 
 
-def gather(values):
+def gather(values: Tensor) -> Tensor:
     """The tensors (n, ...) of all processes as one, (processes · n, ...), in order of rank."""
     if not distributed.is_initialized():
         return values
@@ -137,7 +139,7 @@ def gather(values):
     return torch.cat(everyone)
 
 
-def check_same(items):
+def check_same(items: Tensor) -> None:
     """Raise RuntimeError when the processes hold different items: a bug, or a broken machine."""
     if not distributed.is_initialized():
         return

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Subset
 
-from data.clips import Clips, normalise, open_clips, split_videos, testing_loader
+from data.cache import NO_CACHE
+from data.clips import Clips, Source, normalise, open_split, testing_loader
 from data.frames import read_picture
 from exp import flags
 from exp.report.memory_figures import Wins, draw_cosines, draw_embedding, draw_maps, draw_wins
@@ -30,7 +31,7 @@ from exp.scoring.score import to_unit
 from exp.scoring.trained import load_trained
 from model import memory
 from model.convae import ConvAE
-from utils import Parser, progress, run_script, write_whole
+from utils import Parser, progress, run_script, write_text
 
 SPLITS = ("training", "testing")
 DEAD = 0.001  # an item nearest to a smaller share of the training queries is dead
@@ -167,13 +168,11 @@ def main() -> None:
     args = parse()
     flags_then = read_record(args.run).flags
     trained = load_trained(args.run, device=args.device)
-    shape = trained.shape
     dataset_path = args.dataset_path or flags_then["dataset_path"]
-    size, wins = (shape["h"], shape["w"], shape["c"]), {}
+    # few clips are read, so no cache of all frames is made for them
+    source, wins = Source(dataset_path, flags_then["dataset_type"], NO_CACHE, flags_then["bad_frames"]), {}
     for split in SPLITS:
-        videos = split_videos(dataset_path, flags_then["dataset_type"], split)
-        # few clips are read, so no cache of all frames is made for them
-        clips = open_clips(videos, split, shape["t_length"], size, cache=False, bad_frames=flags_then["bad_frames"])
+        clips = open_split(source, split, trained.shape)
         wins[split] = collect(trained.model, trained.items, clips, args.clips, args.queries, args.seed)
 
     items = trained.items.cpu()
@@ -185,7 +184,7 @@ def main() -> None:
     draw_embedding(figures / f"embedding.{kind}", wins, items, args.seed)
     draw_maps(figures / f"maps.{kind}", wins)
     text = json.dumps(content) + "\n"
-    write_whole(output / "memory.json", lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(output / "memory.json", text)
     print(*report(items, wins, cosines), sep="\n")
     print(f"{output / 'memory.json'}, figures in {figures}")
 

@@ -3,9 +3,12 @@
 import argparse
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from data import synthetic
+from data.cache import NO_CACHE, Cache
+from data.clips import Source
 from exp.device import PRECISIONS
 from utils import InputError
 
@@ -151,6 +154,21 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     )
     data.add_argument("--cache_dir", help="where decoded frames are kept; beside the data if not given")
     data.add_argument("--no_cache", action="store_true", help="decode frames each time they are read")
+
+
+def source_of(args: argparse.Namespace) -> Source:
+    """The data set that the flags name, and how they say it is read."""
+    cache = NO_CACHE if args.no_cache else Cache(args.cache_dir and Path(args.cache_dir))
+    return Source(args.dataset_path, args.dataset_type, cache, args.bad_frames)
+
+
+def add_workers_flag(group: argparse._ActionsContainer, name: str) -> None:
+    group.add_argument(name, type=non_negative_int, help="processes that load clips (none with the cache, 2 without)")
+
+
+def workers(given: int | None, args: argparse.Namespace) -> int:
+    """How many processes load clips: reading from the cache is faster than passing clips between processes."""
+    return given if given is not None else 2 if args.no_cache else 0
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from exp.checkpoints import FORMAT, SHAPE, check_resumable, load_file
-from utils import InputError, read_json, reading, remove_parts, write_whole, writing
+from utils import InputError, read_json, reading, remove_parts, write_text, write_whole, writing
 
 FREE = (  # flags that may differ when a run is resumed
     "dataset_path",
@@ -288,7 +288,7 @@ class Run:
                     path.unlink()
 
     def _write_text(self, name: str, text: str) -> None:
-        write_whole(self.directory / name, lambda path: path.write_text(text, encoding="utf-8"))
+        write_text(self.directory / name, text)
 
     @property
     def history(self) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import torch
 
 import Evaluate
 import Train
+from data.cache import NO_CACHE
 from data.clips import open_clips, testing_loader
 from exp.checkpoints import FORMAT, SHAPE, build_model, load_model
 from exp.scoring import calibration
@@ -133,7 +134,7 @@ def make_run(folder, method="pred", size=(24, 16), items=None, channels=3, **fla
 def calibrate_run(folder, videos):
     """Give a run of make_run the calibration that these videos make."""
     model, items, shape = load_model(folder / "model.pth", folder / "m_items.pt", dict.fromkeys(SHAPE))
-    clips = open_clips(videos, "training", shape["t_length"], (shape["h"], shape["w"], shape["c"]), False)
+    clips = open_clips(videos, "training", shape["t_length"], (shape["h"], shape["w"], shape["c"]), NO_CACHE)
     found = calibration.calibrate(model, items, testing_loader(clips), Scoring(0.01, 0.6), held_out=True)
     calibration.save(folder / "model.pth", found, items, [video.name for video in videos])
     return folder

@@ -20,7 +20,7 @@ import pytest
 from tqdm import tqdm
 
 from data import cache
-from data.cache import CachedFrames, DecodedFrames, open_frames
+from data.cache import KEPT, NO_CACHE, Cache, CachedFrames, DecodedFrames, open_frames
 from data.clips import open_clips
 from data.frames import FrameError, decode, find_videos
 from utils import InputError
@@ -103,7 +103,7 @@ def without_cache(frames, capsys, folder):
 
 @pytest.mark.parametrize("size", [(16, 20, 3), (16, 20, 1), (24, 32, 3)])
 def test_cached_frames_are_the_decoded_ones_to_the_bit(videos, root, size):
-    for frames in (open_frames(videos, "training", *size), open_frames(videos, "training", *size, cache=False)):
+    for frames in (open_frames(videos, "training", *size), open_frames(videos, "training", *size, cache=NO_CACHE)):
         assert right(frames, root, size)
         assert frames[4:7].dtype == np.uint8
         assert np.array_equal(frames[4:7], frames[0:12][4:7])
@@ -128,7 +128,7 @@ def test_a_kept_file_is_used_without_decoding(videos, root, decoding):
 
 
 def test_cache_false_writes_nothing(videos, root):
-    open_frames(videos, "training", *SIZE, cache=False)[0:2]
+    open_frames(videos, "training", *SIZE, cache=NO_CACHE)[0:2]
     assert not kept(root).exists()
 
 
@@ -235,11 +235,11 @@ def test_a_spoilt_file_is_made_again(videos, root, decoding, capsys, spoil):
 
 def test_a_named_folder_is_made_and_used(videos, root, tmp_path, decoding):
     folder = tmp_path / "fast disk" / "kept"
-    open_frames(videos, "training", *SIZE, cache=str(folder))
+    open_frames(videos, "training", *SIZE, cache=Cache(folder))
     assert len(files(folder)) == 1
     assert not kept(root).exists()
     count = decoding()
-    assert right(reopened(root, cache=folder), root)
+    assert right(reopened(root, cache=Cache(folder)), root)
     assert count == []
 
 
@@ -252,14 +252,14 @@ def test_data_sets_that_look_alike_share_a_folder(tmp_path, make_videos, decodin
             os.utime(path, (0, 0))
     for _ in range(2):
         for root in roots:
-            assert right(reopened(root, cache=tmp_path / "kept"), root)
+            assert right(reopened(root, cache=Cache(tmp_path / "kept")), root)
     assert len(files(tmp_path / "kept")) == 2
     count = decoding()
     rewrite_at = roots[0] / "01/000.bmp"
     os.utime(rewrite_at, (1, 1))
-    reopened(roots[0], cache=tmp_path / "kept")
+    reopened(roots[0], cache=Cache(tmp_path / "kept"))
     assert len(count) == 12
-    reopened(roots[1], cache=tmp_path / "kept")
+    reopened(roots[1], cache=Cache(tmp_path / "kept"))
     assert len(count) == 12  # the other's was left alone
     assert len(files(tmp_path / "kept")) == 2
 
@@ -390,7 +390,7 @@ def test_two_processes_build_at_once(videos, root, monkeypatch):
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
-    expected = open_frames(videos, "training", *SIZE, cache=False)[0:12]
+    expected = open_frames(videos, "training", *SIZE, cache=NO_CACHE)[0:12]
     assert all(np.array_equal(answers.get(), expected) for _ in range(2))
     assert only_file(root).suffix == ".npy"
 
@@ -402,7 +402,7 @@ def test_two_processes_build_at_once(videos, root, monkeypatch):
 def test_where_no_folder_can_be_made_frames_are_decoded_each_time(videos, root, tmp_path, capsys, blocked):
     file = kept(root) if blocked == ".decoded" else tmp_path / blocked
     file.write_text("in the way")
-    frames = reopened(root, cache=None if blocked == ".decoded" else file)
+    frames = reopened(root, cache=KEPT if blocked == ".decoded" else Cache(file))
     assert "--cache_dir" in without_cache(frames, capsys, file)
     assert right(frames, root)
     assert file.read_text() == "in the way"
@@ -454,7 +454,7 @@ def test_where_the_disk_fills_frames_are_decoded_each_time(videos, root, capsys)
 
 
 def test_frames_travel_to_a_new_process(videos, root):
-    cached, decoded = (open_frames(videos, "training", *SIZE, cache=where) for where in (None, False))
+    cached, decoded = (open_frames(videos, "training", *SIZE, cache=where) for where in (KEPT, NO_CACHE))
     expected = cached[0:12]
     assert len(pickle.dumps(cached)) < 1000  # of the 11,520 bytes that are mapped here
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -472,7 +472,7 @@ def break_frame(path):
 
 @pytest.fixture(params=["kept beside", "kept elsewhere", "not kept"])
 def where(request, tmp_path):
-    return {"kept beside": None, "kept elsewhere": tmp_path / "kept", "not kept": False}[request.param]
+    return {"kept beside": KEPT, "kept elsewhere": Cache(tmp_path / "kept"), "not kept": NO_CACHE}[request.param]
 
 
 def test_a_broken_frame_is_named_and_nothing_is_kept(videos, root):
@@ -491,7 +491,7 @@ def test_bad_frames_skip_leaves_the_video_out(videos, root, where, tmp_path, mak
     assert str(path) in line
 
     lengths = {name: length for name, length in LENGTHS.items() if name != "02"}
-    expected = open_clips(make_videos(tmp_path / "other/training/frames", lengths), "training", 3, SIZE, cache=False)
+    expected = open_clips(make_videos(tmp_path / "other/training/frames", lengths), "training", 3, SIZE, cache=NO_CACHE)
     assert [video.name for video in clips.videos] == ["01", "10"]
     assert clips.lengths == expected.lengths
     assert all(np.array_equal(a, b) for a, b in zip(clips, expected, strict=True))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers import evaluate, one_line, run_of, train
 
+from data.cache import NO_CACHE
 from data.clips import Clips, open_clips, testing_loader
 from data.frames import find_videos
 from exp import calibrate
@@ -98,7 +99,7 @@ def test_caveats():
 
 @pytest.mark.parametrize(("share", "held"), [(0.01, 1), (0.25, 1), (0.5, 2), (0.99, 3)])
 def test_holding_out_takes_whole_videos_never_none_or_all(share, held, make_videos, tmp_path):
-    clips = open_clips(make_videos(tmp_path, {"1": 7, "2": 8, "3": 9, "4": 10}), "training", 5, (16, 16, 3), False)
+    clips = open_clips(make_videos(tmp_path, {"1": 7, "2": 8, "3": 9, "4": 10}), "training", 5, (16, 16, 3), NO_CACHE)
     kept, normal = hold_out(clips, share, seed=0)
     assert len(normal.videos) == held
     assert sorted(v.name for v in (*kept.videos, *normal.videos)) == ["1", "2", "3", "4"]

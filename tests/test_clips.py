@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.cache import KEPT, NO_CACHE
 from data.clips import Clips, normalise, open_clips, testing_loader, training_loader
 from data.frames import Video
 from utils import InputError, run_script
@@ -87,7 +88,7 @@ def test_only_short_videos_are_an_error():
         clips_of(2, 4, t_length=5)
 
 
-@pytest.mark.parametrize("cache", [None, False])
+@pytest.mark.parametrize("cache", [KEPT, NO_CACHE])
 @pytest.mark.parametrize("channels", [3, 1])
 def test_clips_of_files_are_those_of_the_frames(tmp_path, make_videos, cache, channels):
     def picture(video, index, size):
@@ -194,7 +195,7 @@ def test_a_broken_frame_met_by_a_worker_is_one_line_that_names_it(tmp_path, make
     videos = make_videos(tmp_path / "shop" / "training" / "frames", {"01": 6})
     path = videos[0].path(4)
     path.write_bytes(path.read_bytes()[:100])
-    clips = open_clips(videos, "training", 2, SIZE, cache=False)
+    clips = open_clips(videos, "training", 2, SIZE, cache=NO_CACHE)
     loader = testing_loader(clips, 2, 1)
     with pytest.raises(SystemExit) as caught:
         run_script(lambda: list(loader))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from drawn import differ
 from helpers import call, make_run, one_line
 
+from data.cache import NO_CACHE
 from data.clips import normalise, open_clips, split_videos
 from exp import diagnose
 from exp.checkpoints import SHAPE, load_model
@@ -32,7 +33,7 @@ def run(tmp_path, dataset):
 
 def training_clips(dataset):
     videos = split_videos(dataset, "own", "training")
-    return open_clips(videos, "training", 5, (24, 16, 3), cache=False)
+    return open_clips(videos, "training", 5, (24, 16, 3), cache=NO_CACHE)
 
 
 def test_counts_are_those_of_the_clips(run, dataset):

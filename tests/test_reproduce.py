@@ -317,9 +317,9 @@ def test_a_page_that_asks_for_no_table_there_is(plan, capsys):
 
 
 def test_cells():
-    assert tables.spread([]) == "not run"
-    assert tables.spread([2.34]) == "2.3"
-    assert tables.spread([1.0, 2.0, 4.0], ".2f") == "2.33 ± 1.53"
+    assert tables.mean_and_deviation([]) == "not run"
+    assert tables.mean_and_deviation([2.34]) == "2.3"
+    assert tables.mean_and_deviation([1.0, 2.0, 4.0], ".2f") == "2.33 ± 1.53"
     assert tables.percent([0.5, 0.6]) == "55.0 ± 7.1"
     assert tables.percent([0.5, None]) == tables.NOTHING
     assert tables.markdown(("a", "b", "c"), [(1, tables.NOTHING, 2), (3, tables.NOTHING, tables.NOTHING)]) == [

@@ -7,6 +7,7 @@ import pytest
 from conftest import textured
 from helpers import calibrate_run, make_run
 
+from data.cache import NO_CACHE
 from data.clips import open_clips, testing_loader
 from exp.scoring.evaluation import evaluate
 from exp.scoring.trained import load_trained, score_frames
@@ -23,7 +24,7 @@ def run(tmp_path, make_videos):
 def test_frames_score_as_those_of_a_data_set(run, make_videos):
     trained = load_trained(run, device="cpu")
     videos = make_videos(Path("testing"), {"1": 13}, ext=".png")
-    clips = open_clips(videos, "testing", 5, (16, 16, 3), False)
+    clips = open_clips(videos, "testing", 5, (16, 16, 3), NO_CACHE)
     expected = evaluate(
         trained.model, trained.items, testing_loader(clips), trained.scoring(), None, [np.arange(13) / 25]
     )

@@ -18,6 +18,7 @@ from conftest import textured
 from helpers import calibrate_run, one_line
 
 import Evaluate
+from data.cache import NO_CACHE
 from data.clips import open_clips, testing_loader
 from data.frames import find_videos
 from data.reader import Decoded
@@ -127,7 +128,7 @@ def test_a_video_scores_as_its_frames_do(channels, run, make_videos):
         gray = cv2.cvtColor(frame.picture, cv2.COLOR_BGR2GRAY) if channels == 1 else frame.picture
         cv2.imwrite(str(frames / f"{frame.index:03d}.png"), gray)
     model, items, _ = load_model(run / "model.pth", run / "m_items.pt", dict.fromkeys(SHAPE))
-    clips = open_clips(find_videos("frames"), "testing", 5, (16, 16, channels), False)
+    clips = open_clips(find_videos("frames"), "testing", 5, (16, 16, channels), NO_CACHE)
     seconds = [np.arange(23) / 10]
     expected = evaluate(model, items, testing_loader(clips), Scoring(0.01, 0.6), None, seconds)
     assert column(run, "v", "frame").tolist() == list(range(4, 23))

@@ -12,7 +12,7 @@ from typing import Any
 from data.stream import Frame
 from exp.scoring.alarms import Alarm, Decisions
 from exp.scoring.evaluation import Evaluation, Metrics, auc_of_videos
-from utils import InputError, write_whole
+from utils import InputError, write_text, write_whole
 
 SCORES = ("video", "frame", "psnr", "distance", "regular_score", "updated", "abnormality", "label")
 WATCHED = ("frame", "seconds", "time", "psnr", "distance", "regular_score", "updated", "abnormality", "alarm")
@@ -130,7 +130,7 @@ def write_evaluation(path: Path, result: Evaluation, decisions: Decisions | None
         "auc_of_videos": auc_of_videos(result),
         "calibrated": calibrated,
     }
-    write_whole(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8"))
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def metric_lines(result: Evaluation, unlike: str = "") -> list[str]:

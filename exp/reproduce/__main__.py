@@ -6,26 +6,30 @@ is known so far; of that, what has the same flags and weights is kept. In the en
 of README.md and exp/README.md are made anew from those files (exp/reproduce/tables.py).
 """
 
+import argparse
 import json
 import shlex
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+import torch
 
 import Train
-from data.clips import open_clips, split_videos, testing_loader
+from data.cache import Cache
+from data.clips import Source, open_split, split_videos, testing_loader
 from data.labels import frame_labels
 from exp import calibrate
 from exp.device import pick_device
 from exp.pack import sha256
 from exp.reproduce import tables
-from exp.reproduce.plans import EVALUATIONS, PLANS
+from exp.reproduce.plans import EVALUATIONS, PLANS, Way
 from exp.run import FREE, call, contradiction, environment, read_record, run_directory
 from exp.scoring import calibration, evaluation
+from exp.scoring.evaluation import Metrics
 from exp.scoring.trained import load_trained
-from utils import InputError, Parser, run_script, write_whole
+from utils import InputError, Parser, run_script, write_text
 
 
 class Job(NamedTuple):
@@ -33,16 +37,16 @@ class Job(NamedTuple):
 
     name: str
     training: str  # the name of its Training
-    command: list  # flags of Train.py
-    flags: dict  # all flags it comes to, by name
+    command: list[str]  # flags of Train.py
+    flags: dict[str, Any]  # all flags it comes to, by name
     directory: Path
     curves: bool  # see exp.reproduce.plans.Training
 
     @property
-    def begun(self):
+    def begun(self) -> bool:
         return (self.directory / "flags.json").is_file()
 
-    def epochs(self):
+    def epochs(self) -> int:
         """How many it has finished. Raises InputError when another run is in its place."""
         if not self.begun:
             return 0
@@ -53,11 +57,11 @@ class Job(NamedTuple):
             raise InputError(f"the run in {self.directory} {what}: move it away")
         return len(record.history)
 
-    def finished(self):
+    def finished(self) -> bool:
         return self.epochs() >= self.flags["epochs"]
 
 
-def jobs(plan_name, only=None):
+def jobs(plan_name: str, only: list[str] | None = None) -> list[Job]:
     """The runs of a plan, or those of them whose name starts with one of `only`. Raises InputError when none does."""
     plan, found = PLANS[plan_name], []
     for training in plan.trainings:
@@ -69,12 +73,12 @@ def jobs(plan_name, only=None):
             name = f"{training.name}-seed{seed}"
             found.append(Job(name, training.name, command, settings, directory, training.curves))
     chosen = [job for job in found if only is None or job.name.startswith(tuple(only))]
-    if not chosen:
+    if only and not chosen:
         raise InputError(f"--only {' '.join(only)}: the runs of {plan_name} are {', '.join(job.name for job in found)}")
     return chosen
 
 
-def train(job, passed_on):
+def train(job: Job, passed_on: list[str]) -> None:
     """Bring the run to its last epoch. Raises InputError when Train.py fails."""
     call("Train.py", *job.command, *passed_on, *(["--resume"] if job.begun else []))
 
@@ -82,18 +86,20 @@ def train(job, passed_on):
 # Evaluation ----------------------------------------------------------------------------------------------------------
 
 
-def evaluate(job, wanted, dataset_path, cache_dir, device):
+def evaluate_run(
+    job: Job, wanted: dict[str, Way], dataset_path: str, cache_dir: str | None, device: torch.device
+) -> dict[str, dict[str, Any]]:
     """Evaluate the last epoch of a run in the ways `wanted`, {name: Way}. Returns {name: result, a dict}."""
     dataset_type = job.flags["dataset_type"]
     trained = load_trained(job.directory, device=device)
     if trained.normal is None:
         raise InputError(trained.no_calibration)
-    shape = trained.shape
     videos = split_videos(dataset_path, dataset_type, "testing")
     labels = frame_labels(dataset_path, dataset_type, videos)
     if labels is None:
         raise InputError(f"no labels for {dataset_type}, so no AUC: data/README.md says how to give them")
-    clips = open_clips(videos, "testing", shape["t_length"], (shape["h"], shape["w"], shape["c"]), cache_dir)
+    source = Source(dataset_path, dataset_type, Cache(Path(cache_dir) if cache_dir else None))
+    clips = open_split(source, "testing", trained.shape)
     regular = np.concatenate(trained.normal.regular)
     seconds = [np.arange(len(video.frames), dtype=float) for video in clips.videos]  # σ counts frames
     scored, results = {}, {}
@@ -105,22 +111,24 @@ def evaluate(job, wanted, dataset_path, cache_dir, device):
             scored[key] = evaluation.evaluate(trained.model, trained.items, loader, scoring, labels, seconds)
         found = scored[key]
         abnormality = evaluation.abnormality(found.psnr, found.distance, seconds, scoring)
-        result = found._replace(abnormality=abnormality, metrics=evaluation.measure(found.labels, abnormality))
+        result = found._replace(abnormality=abnormality, metrics=evaluation.measure(found.labels or [], abnormality))
         results[name] = {
             "settings": way.settings(),
             "th": scoring.th,
             "alpha": scoring.alpha,
-            **result.metrics._asdict(),
+            **cast(Metrics, result.metrics)._asdict(),
             "updated": float(np.concatenate(found.updated).mean()),
             "videos": evaluation.auc_of_videos(result),
         }
     return results
 
 
-def conclude(job, before, dataset_path, cache_dir, device):
+def entry_of(
+    job: Job, before: dict[str, Any] | None, dataset_path: str, cache_dir: str | None, device: torch.device
+) -> dict[str, Any]:
     """The entry of a finished run in the results. before: its entry so far, or None; what still fits of it is kept."""
     record = read_record(job.directory)
-    entry = {
+    entry: dict[str, Any] = {
         "training": job.training,
         "flags": {name: value for name, value in record.flags.items() if name not in FREE},
         "starts": record.starts,
@@ -128,15 +136,16 @@ def conclude(job, before, dataset_path, cache_dir, device):
         "epochs": record.history,
     }
     ways = EVALUATIONS if job.curves else {tables.PUBLISHED: EVALUATIONS[tables.PUBLISHED]}
-    same = before is not None and all(before[key] == entry[key] for key in ("flags", "weights"))
-    kept = before["evaluations"] if same else {}
+    kept: dict[str, Any] = {}
+    if before is not None and all(before[key] == entry[key] for key in ("flags", "weights")):
+        kept = before["evaluations"]
     wanted = {name: way for name, way in ways.items() if kept.get(name, {}).get("settings") != way.settings()}
-    if not wanted:
+    if before is not None and not wanted:
         return before
     if not calibration.path_beside(job.directory / "model.pth").is_file():
         where = ("--dataset_path", dataset_path, *(("--cache_dir", cache_dir) if cache_dir else ()))
         calibrate.main([str(job.directory), *where, "--device", str(device)])
-    found = {**kept, **evaluate(job, wanted, dataset_path, cache_dir, device)}
+    found = {**kept, **evaluate_run(job, wanted, dataset_path, cache_dir, device)}
     entry["evaluated"] = {"date": time.strftime("%Y-%m-%d"), **environment(device)}
     return {**entry, "evaluations": {name: found[name] for name in ways}}
 
@@ -144,7 +153,7 @@ def conclude(job, before, dataset_path, cache_dir, device):
 # Command line --------------------------------------------------------------------------------------------------------
 
 
-def run_plan(name, chosen, args):
+def run_plan(name: str, chosen: list[Job], args: argparse.Namespace) -> None:
     device = pick_device(args.device)
     path = tables.results_path(name)
     results = tables.read_results(name)
@@ -161,14 +170,14 @@ def run_plan(name, chosen, args):
             continue
         if not job.finished():
             train(job, passed_on)
-        results[job.name] = conclude(job, results.get(job.name), args.dataset_path, args.cache_dir, device)
+        results[job.name] = entry_of(job, results.get(job.name), args.dataset_path, args.cache_dir, device)
         ordered = {job.name: results[job.name] for job in jobs(name) if job.name in results}
         text = json.dumps(ordered, indent=1, ensure_ascii=False) + "\n"
         path.parent.mkdir(exist_ok=True)
-        write_whole(path, lambda temporary, text=text: temporary.write_text(text, encoding="utf-8"))
+        write_text(path, text)
 
 
-def parse(arguments=None):
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(prog="python -m exp.reproduce", description=__doc__.splitlines()[0])
     parser.add_argument("plan", nargs="?", choices=PLANS, help="a plan of exp/reproduce/plans.py")
     parser.add_argument(
@@ -185,7 +194,7 @@ def parse(arguments=None):
     return args
 
 
-def main():
+def main() -> None:
     args = parse()
     if args.plan:
         run_plan(args.plan, jobs(args.plan, args.only), args)

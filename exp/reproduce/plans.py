@@ -1,6 +1,6 @@
 """What exp/reproduce/__main__.py trains and how it evaluates that, and the numbers of others to put beside it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,27 +13,27 @@ class Training(NamedTuple):
     """Runs of Train.py that differ in their seed alone."""
 
     method: str
-    seeds: tuple
+    seeds: tuple[int, ...]
     option: str = ""  # what sets them apart from the plan's others of the method: in names
     flags: str = ""  # and in flags of Train.py
     curves: bool = True  # whether they are evaluated in all of EVALUATIONS, or in the published way alone
 
     @property
-    def name(self):
+    def name(self) -> str:
         return f"{self.method}-{self.option}" if self.option else self.method
 
 
 class Plan(NamedTuple):
     dataset_type: str
     flags: str  # of Train.py, for all runs
-    trainings: tuple
+    trainings: tuple[Training, ...]
 
-    def setting(self, flag):
+    def setting(self, flag: str) -> int | None:
         """The number given with a flag for all runs, None where it is not."""
         words = self.flags.split()
         return int(words[words.index(flag) + 1]) if flag in words else None
 
-    def training_flags(self, training):
+    def training_flags(self, training: Training) -> list[str]:
         return f"--dataset_type {self.dataset_type} --method {training.method} {self.flags} {training.flags}".split()
 
 
@@ -98,12 +98,12 @@ class Way(NamedTuple):
             causal=self.causal,
         )
 
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         """What is not the default, as a dict."""
         return {name: value for name, value in self._asdict().items() if value != self._field_defaults[name]}
 
 
-def _auto(**settings):
+def _auto(**settings: Any) -> Way:
     return Way(quantile=NORMAL_SHARE, **settings)
 
 

@@ -7,22 +7,25 @@ anew; a test compares the pages with the results.
 
 import re
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from exp.reproduce.plans import CLIPS, EVALUATIONS, PAPER, PLANS, RELEASED_CODE, RETRAININGS
-from utils import InputError, read_json, write_whole
+from exp.reproduce.plans import CLIPS, EVALUATIONS, PAPER, PLANS, RELEASED_CODE, RETRAININGS, Training
+from utils import InputError, read_json, write_text
 
+Results = dict[str, Any]  # of a file in exp/results
 RESULTS = Path(__file__).parents[1] / "results"
 PAGES = (Path(__file__).parents[2] / "README.md", Path(__file__).parents[1] / "README.md")
 BLOCK = re.compile(r"(<!-- table: (?P<name>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 PUBLISHED = next(iter(EVALUATIONS))  # the way of evaluating that is
 
 
-def results_path(name):
+def results_path(name: str) -> Path:
     return RESULTS / f"{name}.json"
 
 
-def read_results(name):
+def read_results(name: str) -> dict[str, Any]:
     """exp/results/<name>.json, of a plan {run: entry} (exp.reproduce.conclude); an empty dict when it is not there."""
     path = results_path(name)
     results = read_json(path) if path.is_file() else {}
@@ -36,7 +39,7 @@ def read_results(name):
 NOTHING = "–"
 
 
-def spread(values, form=".1f"):
+def mean_and_deviation(values: Sequence[float], form: str = ".1f") -> str:
     """Mean ± sample standard deviation; of one value the value itself, of none that it was not run."""
     if not values:
         return "not run"
@@ -44,12 +47,12 @@ def spread(values, form=".1f"):
     return f"{mean} ± {statistics.stdev(values):{form}}" if len(values) > 1 else mean
 
 
-def percent(values):
-    """`spread` in percent of shares of 1; NOTHING when one of them is None, the mean over no video."""
-    return NOTHING if None in values else spread([100 * value for value in values])
+def percent(values: Sequence[Any]) -> str:
+    """`mean_and_deviation` in percent of shares of 1; NOTHING when one of them is None, the mean over no video."""
+    return NOTHING if None in values else mean_and_deviation([100 * value for value in values])
 
 
-def markdown(header, rows):
+def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     """The lines of a table, without the columns that say nothing; the first column is text, the others are centred."""
     says = [any(row[i] != NOTHING for row in rows) for i in range(len(header))]
     table = [header, ["---", *[":-:"] * (len(header) - 1)], *rows]
@@ -59,26 +62,26 @@ def markdown(header, rows):
 # Tables of a plan: functions of its name and its results -> lines -----------------------------------------------------
 
 
-def columns(name, results):
+def columns(name: str, results: Results) -> dict[Training, list[Any]]:
     """{training: the entries of its runs} of the trainings of a plan."""
     return {t: [e for e in results.values() if e["training"] == t.name] for t in PLANS[name].trainings}
 
 
-def measured(entries, evaluation, metric="auc"):
+def measured(entries: list[Any], evaluation: str, metric: str = "auc") -> list[Any]:
     return [entry["evaluations"][evaluation][metric] for entry in entries if evaluation in entry["evaluations"]]
 
 
-def command(name):
+def command(name: str) -> str:
     plan = PLANS[name]
     flags = f"`{plan.flags}`" if plan.flags else "the defaults"
     return f"`python -m exp.reproduce {name}`: {plan.dataset_type}, {flags}"
 
 
-def source(environment):
+def source(environment: dict[str, Any]) -> str:
     return f"commit {environment['commit']}, PyTorch {environment['torch']}, {environment['device']}"
 
 
-def summary(name, results):
+def summary(name: str, results: Results) -> list[str]:
     """A row a training: the published way to evaluate, beside the numbers of others."""
     rows = []
     for training, entries in columns(name, results).items():
@@ -108,11 +111,11 @@ def summary(name, results):
     ]
 
 
-def evaluations(name, results):
+def evaluations(name: str, results: Results) -> list[str]:
     """A row a way to evaluate, a column a training: AUC, and how far it is from the published way's."""
     found = {training: entries for training, entries in columns(name, results).items() if entries and training.curves}
 
-    def cell(entries, way):
+    def cell(entries: list[Any], way: str) -> str:
         values = measured(entries, way)
         if not values or way == PUBLISHED:
             return percent(values) if values else NOTHING
@@ -124,12 +127,12 @@ def evaluations(name, results):
     return markdown(header, [row for row in rows if set(row[1:]) != {NOTHING}])
 
 
-def videos(name, results):
+def videos(name: str, results: Results) -> list[str]:
     """A row a test video, a column a training: the video's own AUC."""
     found = {training: entries for training, entries in columns(name, results).items() if entries}
     names = dict.fromkeys(video for e in results.values() for video in e["evaluations"][PUBLISHED]["videos"])
 
-    def cell(entries, video):
+    def cell(entries: list[Any], video: str) -> str:
         values = [each.get(video) for each in measured(entries, PUBLISHED, "videos")]
         return "one class" if None in values else percent(values)
 
@@ -137,7 +140,7 @@ def videos(name, results):
     return markdown(("AUC of the video alone, %", *(training.name for training in found)), rows)
 
 
-def runs(name, results):
+def runs(name: str, results: Results) -> list[str]:
     """A row a run: how its training went, and what made it."""
     rows = []
     for run, entry in results.items():
@@ -161,7 +164,7 @@ def runs(name, results):
     return [*markdown(tuple(row), rows), "", note]
 
 
-def cost(name):
+def cost(name: str) -> list[str]:
     """What a plan would take, where the benchmark has trained at that size; otherwise nothing."""
     plan, speed = PLANS[name], read_results("benchmark")
     trained = [t for t in speed.get("tables", ()) if (t["title"], t["size"]) == ("training", plan.setting("--h"))]
@@ -169,7 +172,7 @@ def cost(name):
         return []
     runs = sum(len(training.seeds) for training in plan.trainings)
     clips = sum(len(training.seeds) * CLIPS[plan.dataset_type, training.method] for training in plan.trainings)
-    clips *= plan.setting("--epochs")
+    clips *= plan.setting("--epochs") or 0
     hours = clips / trained[0]["ways"]["ours"]["clips_per_second"] / 3600
     on_gpu = clips * trained[0]["flops_per_clip"] / 100e12 / 3600
     elsewhere = f"; for {on_gpu:.1f} hours at 100 TFLOP/s" if on_gpu >= 0.1 else ""
@@ -183,28 +186,32 @@ def cost(name):
 # Tables of the benchmark ---------------------------------------------------------------------------------------------
 
 
-def median(times, scale=1):
+def median_and_range(times: dict[str, float], scale: float = 1) -> str:
     """The median and the smallest and largest value; times: exp.benchmark.spread."""
     middle, low, high = (scale * times[name] for name in ("median", "min", "max"))
     places = 2 if middle < 10 else 0
     return f"{middle:.{places}f} ({low:.{places}f}–{high:.{places}f})"
 
 
-def gigabytes(way):
+def gigabytes(way: dict[str, Any]) -> str:
     return f"{way['peak_memory'] / 1e9:.2f}" if way.get("peak_memory") else NOTHING
 
 
-def titles(results):
+def titles(results: Results) -> list[str]:
     return [f"{table['title']}, {table['size']}x{table['size']}" for table in results["tables"]]
 
 
-def benchmark(_, results):
+def benchmark(_: str, results: Results) -> list[str]:
     """A row a comparison: this project beside the plain way."""
     rows = []
     for title, table in zip(titles(results), results["tables"], strict=True):
         plain, ours = table["ways"]["plain"], table["ways"]["ours"]
         share = f"{ours['share_of_peak']:.0%}" if "share_of_peak" in ours else NOTHING
-        times = (f"**{median(ours['times_plain'])}**", median(plain["seconds"], 1000), median(ours["seconds"], 1000))
+        times = (
+            f"**{median_and_range(ours['times_plain'])}**",
+            median_and_range(plain["seconds"], 1000),
+            median_and_range(ours["seconds"], 1000),
+        )
         rows.append(
             (title, table["clips"], *times, f"{ours['clips_per_second']:.1f}", share, *map(gigabytes, (plain, ours)))
         )
@@ -225,12 +232,12 @@ def benchmark(_, results):
     ]
 
 
-def benchmark_ways(_, results):
+def benchmark_ways(_: str, results: Results) -> list[str]:
     """A row a way to compute, a column a comparison: how many times as fast as ours it is."""
     ways = dict.fromkeys(way for table in results["tables"] for way in table["ways"] if way != "ours")
 
-    def cell(table, way):
-        return median(table["ways"][way]["times_ours"]) if way in table["ways"] else NOTHING
+    def cell(table: dict[str, Any], way: str) -> str:
+        return median_and_range(table["ways"][way]["times_ours"]) if way in table["ways"] else NOTHING
 
     rows = [(way, *(cell(table, way) for table in results["tables"])) for way in ways]
     return markdown(("times as fast as ours", *titles(results)), rows)
@@ -242,7 +249,7 @@ PARTS = {"": summary, "evaluations": evaluations, "videos": videos, "runs": runs
 BENCHMARK_PARTS = {"": benchmark, "ways": benchmark_ways}
 
 
-def make(name):
+def make(name: str) -> list[str]:
     """The lines of the table of that name. Raises InputError when there is no such table."""
     stem, _, part = name.partition("/")
     parts = BENCHMARK_PARTS if stem == "benchmark" else PARTS if stem in PLANS else {}
@@ -257,14 +264,14 @@ def make(name):
     return [f"Not run. {command(stem)}.", *([] if part else cost(stem))]
 
 
-def filled(text):
+def filled(text: str) -> str:
     """A page with its tables made anew. Raises InputError for a table that does not exist."""
     return BLOCK.sub(lambda block: "\n".join((block[1], *make(block["name"]), "", block[3])), text)
 
 
-def write_pages():
+def write_pages() -> None:
     for page in PAGES:
         before = page.read_text(encoding="utf-8")
         after = filled(before)
         if after != before:
-            write_whole(page, lambda temporary, text=after: temporary.write_text(text, encoding="utf-8"))
+            write_text(page, after)

@@ -1,5 +1,6 @@
 """An evaluation: all test clips scored in order, the abnormality of every frame, and how it agrees with the labels."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -44,7 +45,7 @@ def evaluate(
     items: Tensor,
     loader: DataLoader,
     scoring: Scoring,
-    labels: dict[str, np.ndarray | None] | None,
+    labels: Mapping[str, np.ndarray | None] | None,
     seconds: list[np.ndarray],
 ) -> Evaluation:
     """Score all clips of a loader and compare with the labels.
