@@ -124,7 +124,9 @@ def conclude(job, before, dataset_path, cache_dir, device):
         "epochs": record.history,
     }
     side = min(job.flags["h"], job.flags["w"])
-    ways = EVALUATIONS if job.curves else {tables.PUBLISHED: EVALUATIONS[tables.PUBLISHED]}
+    # all ways for the first seeds; the later ones, and ablations, have those that a scoring as published gives for free
+    all_ways = job.curves and job.flags["seed"] < 3 and job.flags["method"] == "pred"
+    ways = {name: way for name, way in EVALUATIONS.items() if all_ways or (way.th is None and way.quantile is None)}
     ways = {name: way for name, way in ways.items() if (way.psnr_region or 0) <= side}
     same = before is not None and all(before[key] == entry[key] for key in ("flags", "weights"))
     kept = before["evaluations"] if same else {}
