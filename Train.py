@@ -4,6 +4,7 @@ Reads the clips of <dataset_path>/<dataset_type>/training, writes a run to exp/<
 """
 
 import argparse
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
@@ -164,16 +165,8 @@ def conclude(run: Run, model: ConvAE, items: Tensor, normal: Clips, args: argpar
         loss_curves(run.directory / "figures" / f"training.{args.figure_format}", run.history)
 
 
-def main() -> None:
-    args = parse()
-    device = pick_device(args.device, args.gpus)
-    if args.deterministic:
-        make_deterministic()
-    check_memory(vars(args), args.batch_size, device, training=True)
-    rank, processes = join_processes(device)
-    directory = run_directory(args.dataset_type, args.method, args.exp_dir)
-    run = Run(directory, {**vars(args), "processes": processes}, args.resume, args.overwrite, writes=rank == 0)
-
+def train(run: Run, args: argparse.Namespace, device: torch.device, rank: int, processes: int) -> None:
+    """Train from where the run is to its last epoch, in this process of so many."""
     with rank_zero_first():  # what it makes or decodes, the others find
         clips = open_split(flags.source_of(args), "training", vars(args))
     clips, normal = calibration.hold_out(clips, args.calibration_share, args.seed)  # to train on, to calibrate on
@@ -193,7 +186,7 @@ def main() -> None:
 
     run.begin(device)  # nothing of an earlier run is touched before everything above is known to be right
     done = len(run.history)  # epochs
-    board = tensorboard.Board(directory, clips, done) if args.tensorboard and rank == 0 else None
+    board = tensorboard.Board(run.directory, clips, done) if args.tensorboard and rank == 0 else None
     batch = args.batch_size * processes
     run.log(f"{args.method} on {args.dataset_type}: {len(clips.videos)} videos, {len(clips)} clips, {batch} per step")
     run.log(f"{processes} x {device}, PyTorch {torch.__version__}, {args.precision}, seed {args.seed}")
@@ -227,6 +220,19 @@ def main() -> None:
     run.log(
         f"    python Evaluate.py --dataset_type {args.dataset_type} --method {args.method} --exp_dir {args.exp_dir}"
     )
+
+
+def main() -> None:
+    args = parse()
+    device = pick_device(args.device, args.gpus)
+    if args.deterministic:
+        make_deterministic()
+    check_memory(vars(args), args.batch_size, device, training=True)
+    rank, processes = join_processes(device)
+    directory = run_directory(args.dataset_type, args.method, args.exp_dir)
+    run = Run(directory, {**vars(args), "processes": processes}, args.resume, args.overwrite, writes=rank == 0)
+    with contextlib.closing(run):
+        train(run, args, device, rank, processes)
 
 
 if __name__ == "__main__":

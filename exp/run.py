@@ -64,9 +64,7 @@ WRITTEN = (  # patterns of all that a run and its evaluation write, which --over
     "alarms.csv",
     "memory.json",
     "model.pt2",
-    "figures/**/*.png",
-    "figures/**/*.pdf",
-    "figures/**/*.svg",
+    *(f"figures/{name}.*" for name in ("training", "roc", "histogram", "scores/*", "frames/*", "memory/*")),
     "videos/*.mp4",
     "tensorboard/events.out.tfevents.*",
 )
