@@ -367,7 +367,7 @@ def _move_complete(directory: Path, results: Sequence[str]) -> None:
     complete = directory / COMPLETE
     if not complete.is_dir():
         return
-    whole = complete / PART  # tells a move that was begun: what is in its place already is not removed again
+    whole = complete / PART  # marks a move that was begun: what is in its place already is not removed again
     if not whole.exists():
         for pattern in results:
             for path in sorted(directory.glob(pattern)):

@@ -80,7 +80,7 @@ def read_truth(dataset_type: str, name: str, path: Path) -> dict[str, np.ndarray
     if dataset_type == "avenue":  # a pixel mask a frame, in files 1_label.mat, 2_label.mat, ...
         return {name.zfill(2): np.array([mask.any() for mask in loadmat(path)["volLabel"].ravel()])}
     labels = {video: np.zeros_like(values) for video, values in built_in_labels(dataset_type).items()}
-    # a line a video, `TestVideoFile{end+1}.gt_frame = [61:180];`, frames counted from 1
+    # one line per video, `TestVideoFile{end+1}.gt_frame = [61:180];`, frames counted from 1
     for video, ranges in zip(labels, re.findall(r"gt_frame *= *\[(.*?)\]", path.read_text()), strict=True):
         for first, last in re.findall(r"(\d+):(\d+)", ranges):
             labels[video][int(first) - 1 : int(last)] = 1

@@ -228,7 +228,7 @@ def extract(job: Job, quality: int, stop: threading.Event, bar: tqdm) -> None:
 
 
 def extract_all(jobs: list[Job], workers: int, quality: int) -> list[str]:
-    """Extract the videos that are not there yet, several at once. Returns what went wrong, a line a video.
+    """Extract the videos that are not there yet, several at once. Returns what went wrong, one line per video.
 
     Raises InputError when frames cannot be written.
     """

@@ -228,7 +228,7 @@ def _run(what: str, indices: list[int]) -> tuple[float, Any]:
 
 
 def _peak_memory(device: str) -> int | None:
-    """The most memory this process has held so far, bytes: of the GPU, or in all; None where nobody tells."""
+    """The most memory this process has held so far, bytes: of the GPU, or in all; None where that is not known."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with contextlib.suppress(ImportError):
@@ -243,7 +243,7 @@ def median_of(values: list[float]) -> dict[str, float]:
 
 
 def compare(taken: dict[str, list[float]], clips: int) -> dict[str, dict[str, Any]]:
-    """Seconds of each round by way, {name: list} with plain and ours first -> {name: what the table tells of it}."""
+    """Seconds of each round by way, {name: list} with plain and ours first -> {name: what the table says of it}."""
     return {
         name: {
             "seconds": median_of(seconds),

@@ -294,7 +294,7 @@ def test_a_commit_is_marked_when_programs_changed_since_not_when_results_did(tmp
 def test_the_tables_of_the_pages_are_those_of_the_results():
     for page in tables.PAGES:
         text = page.read_text(encoding="utf-8")
-        assert tables.filled(text) == text, f"{page}: `python -m exp.reproduce --tables` makes its tables anew"
+        assert tables.filled(text) == text, f"{page}: `python -m exp.reproduce --tables` makes its tables again"
     assert tables.BLOCK.search(tables.PAGES[1].read_text(encoding="utf-8"))
 
 

@@ -3,7 +3,7 @@
 Train.py trains a run to exp/<dataset>/<method>/<plan>-seed<n>/; it goes on where it was stopped, and a finished run is
 passed over. Its last epoch is evaluated in all ways of EVALUATIONS. After each run exp/results/<plan>.json holds what
 is known so far; of that, what has the same flags and weights is kept. In the end, and with --tables alone, the tables
-of README.md and exp/README.md are made anew from those files (exp/reproduce/tables.py).
+of README.md and exp/README.md are made again from those files (exp/reproduce/tables.py).
 """
 
 import argparse
@@ -181,7 +181,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(prog="python -m exp.reproduce", description=__doc__.splitlines()[0])
     parser.add_argument("plan", nargs="?", choices=PLANS, help="a plan of exp/reproduce/plans.py")
     parser.add_argument(
-        "--tables", action="store_true", help="only write the tables of README.md and exp/README.md anew"
+        "--tables", action="store_true", help="only write the tables of README.md and exp/README.md again"
     )
     parser.add_argument("--only", nargs="+", metavar="RUN", help="runs whose name starts so, such as pred-seed0")
     parser.add_argument("--dry_run", action="store_true", help="only say what is there and what would be run")

@@ -2,7 +2,7 @@
 
 NAME is that of a plan (its main results), <plan>/evaluations, <plan>/videos, <plan>/runs, benchmark (ours beside the
 plain way) or benchmark/ways (what each part of ours is worth). `python -m exp.reproduce --tables` makes all of them
-anew; a test compares the pages with the results.
+again; a test compares the pages with the results.
 """
 
 import re
@@ -82,7 +82,7 @@ def source(environment: dict[str, Any]) -> str:
 
 
 def summary(name: str, results: Results) -> list[str]:
-    """A row a training: the published way to evaluate, beside the numbers of others."""
+    """One row per training: evaluated in the published way, beside the numbers of others."""
     rows = []
     for training, entries in columns(name, results).items():
         key, metrics = (PLANS[name].dataset_type, training.name), ("auc", "macro_auc", "eer", "average_precision")
@@ -111,16 +111,33 @@ def summary(name: str, results: Results) -> list[str]:
     ]
 
 
+def front(name: str, results: Results) -> list[str]:
+    """The few columns of `summary` that the front page shows."""
+    rows = []
+    for training, entries in columns(name, results).items():
+        auc = percent(measured(entries, PUBLISHED))
+        key = PLANS[name].dataset_type, training.name
+        others = (RELEASED_CODE.get((name, training.name)), PAPER.get(key), RETRAININGS.get(key))
+        rows.append(
+            (f"`{training.method}` {training.flags}", auc, len(entries), *(other or NOTHING for other in others))
+        )
+    header = ("frame-level AUC, %", "here", "n", "released code", "paper", "others' re-trainings")
+    return [*markdown(header, rows), "", f"Here: {command(name)}, mean ± sample standard deviation over n seeds."]
+
+
 def evaluations(name: str, results: Results) -> list[str]:
-    """A row a way to evaluate, a column a training: AUC, and how far it is from the published way's."""
+    """One row per way to evaluate, one column per training: AUC, and how it differs from the published way's."""
     found = {training: entries for training, entries in columns(name, results).items() if entries and training.curves}
 
     def cell(entries: list[Any], way: str) -> str:
-        values = measured(entries, way)
+        there = [entry for entry in entries if way in entry["evaluations"]]
+        values = measured(there, way)
         if not values or way == PUBLISHED:
             return percent(values) if values else NOTHING
-        change = 100 * (statistics.mean(values) - statistics.mean(measured(entries, PUBLISHED)))
-        return f"{percent(values)} ({round(change, 1) + 0:+.1f})"  # + 0: no -0.0
+        published = measured(there, PUBLISHED)
+        change = 100 * statistics.mean(a - b for a, b in zip(values, published, strict=True))
+        fewer = f", n = {len(values)}" if len(values) < len(entries) else ""
+        return f"{percent(values)} ({round(change, 1) + 0:+.1f}{fewer})"  # + 0: no -0.0
 
     rows = [(way, *(cell(entries, way) for entries in found.values())) for way in EVALUATIONS]
     header = ("AUC, %", *(f"{training.name}, n = {len(entries)}" for training, entries in found.items()))
@@ -128,7 +145,7 @@ def evaluations(name: str, results: Results) -> list[str]:
 
 
 def videos(name: str, results: Results) -> list[str]:
-    """A row a test video, a column a training: the video's own AUC."""
+    """One row per test video, one column per training: the video's own AUC."""
     found = {training: entries for training, entries in columns(name, results).items() if entries}
     names = dict.fromkeys(video for e in results.values() for video in e["evaluations"][PUBLISHED]["videos"])
 
@@ -141,7 +158,7 @@ def videos(name: str, results: Results) -> list[str]:
 
 
 def runs(name: str, results: Results) -> list[str]:
-    """A row a run: how its training went, and what made it."""
+    """One row per run: how its training went, and what made it."""
     rows = []
     for run, entry in results.items():
         epochs, last = entry["epochs"], entry["epochs"][-1]
@@ -149,8 +166,8 @@ def runs(name: str, results: Results) -> list[str]:
         row = {
             "run": run,
             "epochs": len(epochs),
-            "seconds an epoch": f"{statistics.mean(epoch['seconds'] for epoch in epochs):.0f}",
-            "clips a second": f"{statistics.harmonic_mean([epoch['clips_per_second'] for epoch in epochs]):.1f}",
+            "seconds per epoch": f"{statistics.mean(epoch['seconds'] for epoch in epochs):.0f}",
+            "clips per second": f"{statistics.harmonic_mean([epoch['clips_per_second'] for epoch in epochs]):.1f}",
             "pixel loss": f"{last['pixel']:.5f}",
             "compactness": f"{last['compactness']:.6f}",
             "separateness": f"{last['separateness']:.4f}",
@@ -202,7 +219,7 @@ def titles(results: Results) -> list[str]:
 
 
 def benchmark(_: str, results: Results) -> list[str]:
-    """A row a comparison: this project beside the plain way."""
+    """One row per comparison: this project beside the plain way."""
     rows = []
     for title, table in zip(titles(results), results["tables"], strict=True):
         plain, ours = table["ways"]["plain"], table["ways"]["ours"]
@@ -221,7 +238,7 @@ def benchmark(_: str, results: Results) -> list[str]:
         "times plain",
         "plain, ms",
         "ours, ms",
-        "ours, clips a second",
+        "ours, clips per second",
         "ours, share of the machine's peak",
     )
     return [
@@ -233,7 +250,7 @@ def benchmark(_: str, results: Results) -> list[str]:
 
 
 def benchmark_ways(_: str, results: Results) -> list[str]:
-    """A row a way to compute, a column a comparison: how many times as fast as ours it is."""
+    """One row per way to compute, one column per comparison: how many times as fast as ours it is."""
     ways = dict.fromkeys(way for table in results["tables"] for way in table["ways"] if way != "ours")
 
     def cell(table: dict[str, Any], way: str) -> str:
@@ -245,7 +262,7 @@ def benchmark_ways(_: str, results: Results) -> list[str]:
 
 # Pages ---------------------------------------------------------------------------------------------------------------
 
-PARTS = {"": summary, "evaluations": evaluations, "videos": videos, "runs": runs}
+PARTS = {"": summary, "front": front, "evaluations": evaluations, "videos": videos, "runs": runs}
 BENCHMARK_PARTS = {"": benchmark, "ways": benchmark_ways}
 
 
@@ -265,7 +282,7 @@ def make(name: str) -> list[str]:
 
 
 def filled(text: str) -> str:
-    """A page with its tables made anew. Raises InputError for a table that does not exist."""
+    """A page with its tables made again. Raises InputError for a table that does not exist."""
     return BLOCK.sub(lambda block: "\n".join((block[1], *make(block["name"]), "", block[3])), text)
 
 
