@@ -43,7 +43,7 @@ VIVID = ((40, 50, 200), (40, 140, 225), (190, 110, 40), (60, 190, 220))  # sport
 
 
 class Size(NamedTuple):
-    """How much is drawn: the height of pictures in pixels, the number of videos, and the frames in each (20 or more for testing)."""
+    """How much is drawn: the height of pictures in pixels, the videos, and the frames in each (testing: 20 or more)."""
 
     height: int = 160
     train_videos: int = 6
