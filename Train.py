@@ -23,9 +23,10 @@ from exp.checkpoints import build_model
 from exp.device import (
     check_same,
     fold_batch_norms,
-    gather,
     join_processes,
+    leave_processes,
     make_deterministic,
+    over_processes,
     pick_device,
     place,
     rank_zero_first,
@@ -111,9 +112,9 @@ def train_step(
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    queries = gather(output.queries.detach().flatten(0, 2))  # (B·h·w, C), of all processes
+    queries = output.queries.detach().flatten(0, 2)  # (B·h·w, C)
     losses = torch.stack((pixel, output.compactness, output.separateness, loss)).detach()
-    return Step(output, memory.update(queries, items), losses)
+    return Step(output, memory.update(queries, items, over_processes), losses)
 
 
 def train_epoch(
@@ -214,6 +215,7 @@ def train(run: Run, args: argparse.Namespace, device: torch.device, rank: int, p
             f"compactness {metrics['compactness']:.6f}  separateness {metrics['separateness']:.4f}  "
             f"lr {lr:.2e}  {seconds:.0f} s  {speed:.1f} clips/s"
         )
+    leave_processes()
     if rank == 0:
         conclude(run, model, items, normal, args, trained=done < args.epochs)
     run.log(f"finished: {run.directory}/model.pth and m_items.pt; evaluate them with")

@@ -1,16 +1,21 @@
 """Where and how the network computes: device, precision, layout, several processes; none of it part of the method.
 
-Started by torchrun, each process has its own clips and the same network and memory: gradients are averaged by
-DistributedDataParallel, and the memory's queries are gathered from all, so that every process computes the same update.
-Alone, the functions that talk to other processes give back what they were given.
+Started by torchrun, each process has its own clips and the same network and memory. Gradients are averaged by
+DistributedDataParallel, and the sums of the memory's update go over all processes, so that all have the same items.
+A batch norm sees the clips of its own process, as many as in the released code; the running statistics of the first
+process are kept. Alone, the functions that talk to other processes give back what they were given.
 """
 
 import copy
 import ctypes
 import os
 import platform
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -30,17 +35,15 @@ def pick_device(name: str, gpus: list[int] | None = None) -> torch.device:
     Raises InputError when it is not there.
     """
     if gpus is not None:
-        if name in ("cpu", "mps"):
-            raise InputError(f"--gpus goes with CUDA, not with --device {name}")
-        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
-        name = "cuda" if name == "auto" else name
-        if len(gpus) > int(os.environ.get("WORLD_SIZE", 1)):
-            raise InputError(
-                f"--gpus names {len(gpus)} GPUs: start with torchrun --nproc_per_node {len(gpus)} Train.py ..."
-            )
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = _choose_gpus(name, gpus)
+    if name == "auto" and torch.cuda.is_available() and not (why := unusable_gpu()):
+        name = "cuda"
+    elif name == "auto":
+        if shutil.which("nvidia-smi") and (why := unusable_gpu()):
+            print(f"warning: the GPU cannot be used, so the CPU is: {why}", file=sys.stderr)
+        name = "mps" if torch.backends.mps.is_available() else "cpu"
+    elif name.startswith("cuda") and (why := unusable_gpu()):
+        raise InputError(f"--device {name}: {why}; --device cpu works everywhere")
     if name == "cuda":
         name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     kind, _, index = name.partition(":")
@@ -52,6 +55,47 @@ def pick_device(name: str, gpus: list[int] | None = None) -> torch.device:
     if kind == "cpu":
         keep_freed_memory()
     return torch.device(name)
+
+
+def _choose_gpus(name: str, gpus: list[int]) -> str:
+    """Let this process see these GPUs alone. Returns the name of the device. Raises InputError."""
+    if name in ("cpu", "mps"):
+        raise InputError(f"--gpus needs CUDA, not --device {name}")
+    if len(gpus) > int(os.environ.get("WORLD_SIZE", 1)):
+        raise InputError(
+            f"--gpus names {len(gpus)} GPUs: start with torchrun --nproc_per_node {len(gpus)} Train.py ..."
+        )
+    before, now = os.environ.get("CUDA_VISIBLE_DEVICES"), ",".join(map(str, gpus))
+    if before not in (None, now):
+        print(f"warning: --gpus replaces CUDA_VISIBLE_DEVICES={before} by {now}", file=sys.stderr)
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    os.environ["CUDA_VISIBLE_DEVICES"] = now
+    return "cuda" if name == "auto" else name
+
+
+def unusable_gpu() -> str:
+    """Why no NVIDIA GPU can be used here, with what to install; "" where one can be used."""
+    if torch.version.cuda is None:
+        return "this PyTorch was built without CUDA: install one with it (pytorch.org lists them)"
+    try:
+        torch.cuda.init()
+        capability = torch.cuda.get_device_capability()
+    except (RuntimeError, AssertionError) as error:  # no driver, or one that is too old
+        first = str(error).splitlines()[0]
+        return f"{first} PyTorch is built for CUDA {torch.version.cuda}: update the driver or install an older build"
+    built = [arch for arch in torch.cuda.get_arch_list() if arch.partition("_")[2].rstrip("af").isdecimal()]
+    fits = any(_runs_on(arch, capability) for arch in built)
+    if built and not fits:
+        name = ".".join(map(str, capability))
+        return f"its capability is {name}, and this PyTorch is built for {' '.join(built)}: install an older build"
+    return ""
+
+
+def _runs_on(arch: str, capability: tuple[int, int]) -> bool:
+    """Whether code built for an architecture, such as sm_80 or compute_90, runs on a GPU of this capability."""
+    kind, _, version = arch.partition("_")
+    major, minor = divmod(int(version.rstrip("af")), 10)
+    return (major, minor) <= capability and (kind == "compute" or major == capability[0])
 
 
 def keep_freed_memory() -> None:
@@ -78,8 +122,15 @@ def make_deterministic() -> None:
 
 def place(model: ConvAE, device: torch.device, precision: str, compiled: bool = False) -> ConvAE:
     """The network on the device, computing in the precision, in the layout its convolutions are fastest in."""
-    # PyTorch lets convolutions round to TF32 unless told otherwise, which moves every score
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    if device.type == "cuda":
+        if precision == "bf16" and torch.cuda.get_device_capability(device) < (8, 0):
+            raise InputError("--precision bf16: this GPU has no bfloat16 arithmetic (capability 8.0 or more); use fp32")
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()  # all batches have one size
+    if compiled and not any(map(shutil.which, (os.environ.get("CXX") or "g++", "gcc", "clang", "cl"))):
+        raise InputError("--compile needs a C++ compiler, and none is here: install g++, or leave --compile out")
+    # PyTorch lets convolutions round to TF32 unless told otherwise, which moves every score; the memory stays float32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
     model.autocast = torch.bfloat16 if precision == "bf16" else None
     if compiled:
         model.encoder.compile()
@@ -103,31 +154,54 @@ def fold_batch_norms(model: ConvAE) -> ConvAE:
 # Several processes ----------------------------------------------------------------------------------------------------
 
 
+_waiting: list[Any] = []  # of this process, the group in which others wait for long
+
+
 def join_processes(device: torch.device) -> tuple[int, int]:
     """Join the other processes when torchrun started this one. Returns this one's rank and how many there are."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return 0, 1
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        distributed.init_process_group("nccl", device_id=device)
+    else:
+        distributed.init_process_group("gloo")
+    # NCCL gives up after ten minutes; decoding a large data set takes longer
+    _waiting[:] = [distributed.new_group(backend="gloo", timeout=timedelta(days=1))]
     return distributed.get_rank(), distributed.get_world_size()
 
 
+def leave_processes() -> None:
+    """From here on this process is alone, so that none waits for what another does by itself."""
+    if distributed.is_initialized():
+        _waiting.clear()
+        distributed.destroy_process_group()
+
+
 def share_gradients(model: ConvAE, device: torch.device) -> nn.Module:
-    """The network wrapped so that gradients are averaged over processes and, on CUDA, batch norms see all clips."""
+    """The network, wrapped so that gradients are averaged over processes."""
     if not distributed.is_initialized():
         return model
-    if device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+    ids = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
 
 
 @contextmanager
 def rank_zero_first() -> Iterator[None]:
     """The block is run by rank 0, and by the others after it, when they find on disk what it made."""
     if distributed.is_initialized() and distributed.get_rank() > 0:
-        distributed.barrier()
+        distributed.barrier(group=_waiting[0])
     yield
     if distributed.is_initialized() and distributed.get_rank() == 0:
-        distributed.barrier()
+        distributed.barrier(group=_waiting[0])
+
+
+def over_processes(values: Tensor, how: str) -> Tensor:
+    """The "max" or the "sum" of the values of all processes, of any shape; the same bits in each of them."""
+    if distributed.is_initialized():
+        values = values.contiguous()
+        distributed.all_reduce(values, distributed.ReduceOp.MAX if how == "max" else distributed.ReduceOp.SUM)
+    return values
 
 
 def gather(values: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ those of the paper (arXiv 2003.13228); where the released code differs from its 
 says so.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
@@ -45,18 +47,25 @@ def update_weight(queries: Tensor, items: Tensor) -> Tensor:
     return similarity(queries, items).softmax(dim=-2)
 
 
+def alone(values: Tensor, how: str) -> Tensor:
+    """The "max" or "sum" over all processes of values (...), where there is one process: the values themselves."""
+    return values
+
+
 @torch.no_grad()
-def update(queries: Tensor, items: Tensor) -> Tensor:
+def update(queries: Tensor, items: Tensor, over_processes: Callable[[Tensor, str], Tensor] = alone) -> Tensor:
     """The items moved towards the queries nearest to them, Eq. 3: (..., M, C).
 
-    p_m <- normalise(p_m + Σ_{k in U_m} v'_{k,m} q_k), U_m the queries whose nearest item is m, v' = v / max_k v.
+    p_m <- normalise(p_m + Σ_{k in U_m} v'_{k,m} q_k), U_m the queries whose nearest item is m, v' = v / max_k v. Of
+    several processes, each with queries of its own, over_processes gives the same maximum and sums to all.
     """
-    v = update_weight(queries, items)
-    v = v / v.amax(dim=-2, keepdim=True)  # Eq. 5; the maximum over all queries (the paper: over those of U_m)
+    s = similarity(queries, items)
+    highest = over_processes(s.amax(dim=-2), "max").unsqueeze(-2)
+    v = (s - highest).exp()  # v', Eq. 5: the softmax by its maximum over all queries (the paper: over those of U_m)
     chosen = F.one_hot(nearest(queries, items).squeeze(-1), items.shape[-2]).to(v.dtype)  # (..., K, M): k in U_m
-    moved = F.normalize(items + (chosen * v).mT @ queries, dim=-1)
-    anyone = chosen.sum(dim=-2).unsqueeze(-1) > 0  # (..., M, 1)
-    return torch.where(anyone, moved, items)  # an item nobody chose keeps its value to the bit
+    sums = torch.cat(((chosen * v).mT @ queries, chosen.sum(dim=-2).unsqueeze(-1)), dim=-1)  # (..., M, C + 1)
+    moves, counts = over_processes(sums, "sum").split((queries.shape[-1], 1), dim=-1)
+    return torch.where(counts > 0, F.normalize(items + moves, dim=-1), items)  # an item nobody chose stays as it is
 
 
 def _pick(items: Tensor, index: Tensor) -> Tensor:

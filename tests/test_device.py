@@ -1,0 +1,81 @@
+"""Devices as flags name them, on machines whose GPU can or cannot be used; a GPU is stood in for by its answers."""
+
+import pytest
+import torch
+
+from exp import device
+from exp.device import pick_device, place, unusable_gpu
+from model.convae import ConvAE
+from utils import InputError
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """gpu(...) makes torch.cuda answer as on a machine with such a GPU; error: what its initialisation raises."""
+
+    def stand_in(capability=(8, 0), built=("sm_80", "sm_90", "compute_120"), error=None):
+        def init():
+            if error:
+                raise error
+
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+        monkeypatch.setattr(torch.cuda, "init", init)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: error is None)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: int(error is None))
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: list(built))
+        monkeypatch.setattr(device.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+
+    return stand_in
+
+
+OLD = RuntimeError("The NVIDIA driver on your system is too old (found version 11040).\nPlease update it.")
+
+
+def test_a_usable_gpu_is_taken(gpu):
+    gpu()
+    assert unusable_gpu() == ""
+    assert pick_device("auto") == pick_device("cuda") == torch.device("cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("capability", "usable"), [((8, 0), True), ((8, 6), True), ((7, 5), False), ((12, 1), True), ((13, 0), True)]
+)
+def test_the_architectures_that_a_build_runs_on(capability, usable, gpu):
+    gpu(capability)
+    assert (unusable_gpu() == "") == usable
+
+
+def test_auto_says_why_a_gpu_that_is_there_is_not_used(gpu, capsys):
+    gpu(error=OLD)
+    assert pick_device("auto") == torch.device("cpu")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "too old" in line and "CUDA 13.0" in line and "driver" in line
+
+
+@pytest.mark.parametrize("settings", [{"error": OLD}, {"capability": (3, 5)}])
+def test_cuda_that_cannot_be_used_is_one_line(settings, gpu):
+    gpu(**settings)
+    with pytest.raises(InputError, match="install an older build") as error:
+        pick_device("cuda")
+    assert "\n" not in str(error.value)
+
+
+def test_gpus_say_that_they_replace_what_a_scheduler_chose(gpu, monkeypatch, capsys):
+    gpu()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    pick_device("auto", [0])
+    assert "CUDA_VISIBLE_DEVICES=3" in capsys.readouterr().err
+
+
+def test_bf16_is_refused_where_the_gpu_has_none(gpu):
+    gpu((7, 5), ("sm_75",))
+    with pytest.raises(InputError, match=r"capability 8\.0"):
+        place(ConvAE(feature_dim=8), torch.device("cuda"), "bf16")
+
+
+def test_compiling_without_a_compiler_is_one_line(monkeypatch):
+    monkeypatch.setattr(device.shutil, "which", lambda name: None)
+    with pytest.raises(InputError, match="compiler"):
+        place(ConvAE(feature_dim=8), torch.device("cpu"), "fp32", compiled=True)
