@@ -48,7 +48,7 @@ def start(script, *arguments):
 
 
 PAUSING = """
-import importlib, sys
+import importlib, sys, threading
 from utils import run_script
 
 module, _, name = sys.argv[1].rpartition(".")
@@ -61,7 +61,7 @@ def pausing(*args, **settings):
     calls += 1
     if calls == number:
         print("paused", flush=True)
-        sys.stdin.read()
+        threading.Event().wait()
     return real(*args, **settings)
 
 setattr(module, name, pausing)
@@ -75,7 +75,7 @@ def start_and_pause(target, number, script, *arguments):
     """
     command = [sys.executable, "-c", PAUSING, target, str(number), script, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
     process = subprocess.Popen(command, env=environment, text=True, **pipes)
     for line in process.stdout:
         if line.strip() == "paused":

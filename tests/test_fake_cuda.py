@@ -1,6 +1,5 @@
 """A guard that needs no GPU: the training step and the scoring pass, traced on a CUDA device that is not there.
 
-Fake tensors know their device and shape but hold no values. An operation on tensors of two devices fails, and so does
 Fake tensors know their device and shape but hold no values. An operation on tensors of two devices fails; so does all
 that makes the CPU wait for a value: .item(), .cpu(), nonzero, bincount, the truth of a tensor. Autograd refuses fake
 """
