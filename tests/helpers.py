@@ -48,9 +48,10 @@ def start(script, *arguments):
 
 
 PAUSING = """
-import importlib, sys, threading
+import importlib, signal, sys, threading
 from utils import run_script
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may have it ignored
 module, _, name = sys.argv[1].rpartition(".")
 number, script, sys.argv = int(sys.argv[2]), sys.argv[3], sys.argv[3:]
 module = importlib.import_module(module)

@@ -398,7 +398,9 @@ def test_leftovers_of_a_killed_run(own):
 
 
 STOPS_AT_FRAME_20 = """
+import signal
 from data import prepare
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may have it ignored
 encode, extract, count, stop = prepare.encode, prepare.extract, 0, None
 def extract_and_show_stop(*arguments):
     global stop
