@@ -113,17 +113,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--smooth_kind needs --smooth")
     if args.video and args.smooth_kind == "centred":
         parser.error("--smooth_kind centred needs later frames: with --video only causal is possible")
-    fill_in(args)
+    resolve_names(args)
     return args
 
 
-def fill_in(args: argparse.Namespace) -> None:
+def resolve_names(args: argparse.Namespace) -> None:
     """Give the flags that name a model and a data set their values where they were not given.
 
     Raises InputError where a flag contradicts --weights.
     """
     if args.weights is not None:
-        directory, about = pack.find(args.weights)
+        directory, about = pack.find_weights(args.weights)
         known = {"dataset_type": about["dataset_type"], "method": about["method"], "exp_dir": args.weights}
         for name, value in {**known, "model_dir": directory, "m_items_dir": None}.items():
             if getattr(args, name) not in (None, value):
@@ -140,7 +140,7 @@ def fill_in(args: argparse.Namespace) -> None:
 # Load -----------------------------------------------------------------------------------------------------------------
 
 
-def load(args: argparse.Namespace, device: torch.device) -> Trained:
+def load_named(args: argparse.Namespace, device: torch.device) -> Trained:
     """The network that the flags name. Raises InputError where something is missing."""
     given = {name: getattr(args, name) for name in SHAPE}
     trained = load_trained(args.model_dir, args.m_items_dir, given, device, args.precision, args.compile)
@@ -272,7 +272,7 @@ def main() -> None:
     device = pick_device(args.device, args.gpus)
     if args.deterministic:
         make_deterministic()
-    trained = load(args, device)
+    trained = load_named(args, device)
     scoring = scoring_of(args, trained)
     if args.video and trained.normal:
         watch_stream(args, trained, trained.normal, scoring)

@@ -82,7 +82,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     flags.check_shape(vars(args), args.mdim)
     args.mdim, args.num_workers = args.fdim, flags.workers(args.num_workers, args)
     if args.tensorboard:
-        tensorboard.check()
+        tensorboard.require_package()
     return args
 
 

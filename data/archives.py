@@ -57,7 +57,7 @@ def official(dataset_type: str, split: str) -> tuple[int, int, dict[str, int | N
     return videos, frames, {f"{number:02}": None for number in range(1, videos + 1)} if numbered else {}
 
 
-def compare(split: str, found: dict[str, int], dataset_type: str) -> list[str]:
+def differences(split: str, found: dict[str, int], dataset_type: str) -> list[str]:
     """Differences between {video name: frames} on disk and the official data set, a line each."""
     videos, frames, lengths = official(dataset_type, split)
     problems = []

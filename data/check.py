@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data import synthetic
-from data.archives import compare
+from data.archives import differences
 from data.frames import LITTER, FrameError, Video, read_picture, scan, split_directory
 from data.labels import BUILT_IN, FAMILIES, frame_labels, intervals, label_source
 from utils import InputError, Parser, named, run_script
@@ -285,7 +285,7 @@ def check(
     if dataset.name in BUILT_IN:
         for split, some in videos.items():
             found = {video.name: len(video.frames) for video in some}
-            findings += [Finding("note", text) for text in compare(split, found, dataset.name)]
+            findings += [Finding("note", text) for text in differences(split, found, dataset.name)]
     findings += strays(dataset)
     return checked, labels, sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 

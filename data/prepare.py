@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from data.archives import LAYOUTS, check_truth, compare, find_entries, official
+from data.archives import LAYOUTS, check_truth, differences, find_entries, official
 from data.download import fetch, unpacked
 from data.frames import EXTENSIONS, LITTER, Video, find_videos, natural_key, read_picture
 from data.labels import BUILT_IN, read_intervals, write_intervals
@@ -132,7 +132,7 @@ def check_labels(path: Path, jobs: list[Job]) -> None:
 # Extraction ----------------------------------------------------------------------------------------------------------
 
 
-def pictures(folder: Path) -> list[Path]:
+def picture_files(folder: Path) -> list[Path]:
     """The pictures of a folder in natural order."""
     entries = sorted(folder.iterdir(), key=lambda entry: natural_key(entry.name))
     return [entry for entry in entries if entry.name[0] != "." and entry.name.lower().endswith(EXTENSIONS)]
@@ -140,8 +140,8 @@ def pictures(folder: Path) -> list[Path]:
 
 def is_done(job: Job) -> bool:
     """Whether the frames are there: as many as there must be, or, of a video of unknown length, any."""
-    found = len(pictures(job.target)) if job.target.is_dir() else 0
-    needed = len(pictures(job.source)) if job.source.is_dir() else job.frames
+    found = len(picture_files(job.target)) if job.target.is_dir() else 0
+    needed = len(picture_files(job.source)) if job.source.is_dir() else job.frames
     return found > 0 and (needed is None or found == needed)
 
 
@@ -161,7 +161,7 @@ def jpegs(source: Path, quality: int) -> Iterator[tuple[bytes, float | None]]:
     Pictures have no times. Raises InputError when one cannot be read, or when a video is not whole.
     """
     if source.is_dir():
-        for path in pictures(source):
+        for path in picture_files(source):
             yield picture_jpeg(path, quality), None
         return
     shown = printable(source)
@@ -188,7 +188,7 @@ def jpegs(source: Path, quality: int) -> Iterator[tuple[bytes, float | None]]:
 def announced_frames(job: Job) -> int:
     """How many frames a job will give, roughly, as far as can be known without reading them."""
     if job.frames or job.source.is_dir():
-        return job.frames or len(pictures(job.source))
+        return job.frames or len(picture_files(job.source))
     try:
         reader = Reader(os.fspath(job.source))
     except InputError:
@@ -258,7 +258,7 @@ def extract_all(jobs: list[Job], workers: int, quality: int) -> list[str]:
 # What is there now ---------------------------------------------------------------------------------------------------
 
 
-def report(dataset: Path, dataset_type: str) -> list[str]:
+def print_counts(dataset: Path, dataset_type: str) -> list[str]:
     """Print what is on disk as a table, for the official data sets against what there should be.
 
     Returns the differences, a line each.
@@ -272,7 +272,7 @@ def report(dataset: Path, dataset_type: str) -> list[str]:
         cells = [str(len(found)), str(sum(found.values()))]
         if dataset_type in BUILT_IN:
             cells = [f"{cell} of {number}" for cell, number in zip(cells, official(dataset_type, split), strict=False)]
-            problems += compare(split, found, dataset_type)
+            problems += differences(split, found, dataset_type)
         elif not found:
             problems.append(f"no {split} videos")
         print(f"{split:<10}{cells[0]:>12}{cells[1]:>20}")
@@ -347,7 +347,7 @@ def main(arguments: list[str] | None = None) -> int:
         with archive(args) as source:
             failures += check_truth(dataset_type, source)
             failures += extract_all(archive_jobs(dataset_type, source, dataset), args.workers, args.quality)
-    problems = report(dataset, dataset_type)
+    problems = print_counts(dataset, dataset_type)
     for line in (*problems, *(f"failed: {failure}" for failure in failures)):
         print(line)
     if args.command == "video" and args.labels:

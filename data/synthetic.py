@@ -108,7 +108,7 @@ def abnormal(actors: list[Actor], frame: int) -> bool:
     return any(actor.kind != "walker" and in_view(actor, frame) >= VISIBLE for actor in actors if actor.present(frame))
 
 
-def pictures(
+def draw_frames(
     actors: list[Actor], frames: int, background: np.ndarray, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
     """Yields the frames of a video, uint8 (h/2, w/2, 3) for a background (h, w, 3)."""
@@ -168,7 +168,7 @@ def _write(root: Path, size: Size) -> None:
             folder.mkdir(parents=True)
             rng = np.random.default_rng((split == "testing", number))  # no video depends on others
             actors = cast(frames, events, rng)
-            for i, picture in enumerate(pictures(actors, frames, background, rng)):
+            for i, picture in enumerate(draw_frames(actors, frames, background, rng)):
                 _, jpeg = cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, 80))
                 (folder / f"{i:03d}.jpg").write_bytes(jpeg.tobytes())
                 bar.update()

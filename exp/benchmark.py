@@ -242,7 +242,7 @@ def median_of(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def compare(taken: dict[str, list[float]], clips: int) -> dict[str, dict[str, Any]]:
+def rows_of(taken: dict[str, list[float]], clips: int) -> dict[str, dict[str, Any]]:
     """Seconds of each round by way, {name: list} with plain and ours first -> {name: what the table says of it}."""
     return {
         name: {
@@ -294,7 +294,7 @@ def side_by_side(
                 bar.update()
         memory_used = {name: worker.submit(_peak_memory, task.device).result() for name, worker in workers.items()}
 
-    rows = compare(taken, task.clips)
+    rows = rows_of(taken, task.clips)
     for name, row in rows.items():
         row["peak_memory"] = memory_used[name]
         row["share_of_peak"] = flops * row["clips_per_second"] / peaks[precisions[name]]
@@ -320,7 +320,7 @@ def measure_feeding(task: Task, seconds: float) -> dict[str, Any]:
                 clips[index]
             taken[name].append((time.perf_counter() - start) / len(indices))
     table = {"title": "a clip from disk", "size": task.size, "clips": 1, "rounds": len(taken["plain"])}
-    return {**table, "ways": compare(taken, 1)}
+    return {**table, "ways": rows_of(taken, 1)}
 
 
 # What the work is, and what the machine can do -----------------------------------------------------------------------

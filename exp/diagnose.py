@@ -111,7 +111,7 @@ def verdict(found: dict[str, Any], training: np.ndarray, cosines: np.ndarray) ->
     return lines or [f"healthy: no item is dead, no two have collapsed; {used}"]
 
 
-def report(items: Tensor, wins: dict[str, Wins], cosines: np.ndarray) -> list[str]:
+def report_lines(items: Tensor, wins: dict[str, Wins], cosines: np.ndarray) -> list[str]:
     """The numbers of a memory as lines to read: what was drawn, each item's share, and the verdict."""
     drawn = " and ".join(f"{some.clips} of {some.of} {split} clips" for split, some in wins.items())
     lines = [f"{len(items)} items of {items.shape[1]} values as training left them; queries of {drawn}"]
@@ -185,7 +185,7 @@ def main() -> None:
     draw_maps(figures / f"maps.{kind}", wins)
     text = json.dumps(content) + "\n"
     write_text(output / "memory.json", text)
-    print(*report(items, wins, cosines), sep="\n")
+    print(*report_lines(items, wins, cosines), sep="\n")
     print(f"{output / 'memory.json'}, figures in {figures}")
 
 

@@ -35,7 +35,7 @@ def sha256(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def find(name: str) -> tuple[Path, dict[str, Any]]:
+def find_weights(name: str) -> tuple[Path, dict[str, Any]]:
     """The folder of the weights of that name, and its metrics.json as a dict. Raises InputError: none, or damaged."""
     there = sorted(path.parent.name for path in FOLDER.glob(f"*/{SUMS}"))
     if name not in there:

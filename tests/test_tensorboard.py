@@ -58,7 +58,7 @@ def writers(monkeypatch):
     stand_in = ModuleType("torch.utils.tensorboard")
     stand_in.SummaryWriter = make
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", stand_in)
-    monkeypatch.setattr(tensorboard, "check", lambda: None)
+    monkeypatch.setattr(tensorboard, "require_package", lambda: None)
     return made
 
 

@@ -19,7 +19,7 @@ from sklearn import metrics
 
 from exp.report.panels import panels, typical_frames
 from exp.report.score_curves import score_curves
-from exp.report.style import ABNORMAL, GREEN, GREY, NORMAL, PURPLE, Look, beside, save, styled
+from exp.report.style import ABNORMAL, GREEN, GREY, NORMAL, PURPLE, Look, beside, save_figure, styled
 from exp.scoring.alarms import Decisions
 from exp.scoring.evaluation import Evaluation
 from exp.scoring.score import Scored
@@ -65,7 +65,7 @@ def loss_curves(path: Path, history: list[dict[str, Any]]) -> None:
     axes.plot(epochs, cosines[:, 1], color=ABNORMAL, label="highest of all pairs", **look)
     axes.plot(epochs, cosines[:, 0], "--", color=NORMAL, label="lowest of all pairs", **look)
     axes.legend()
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _logarithmic(axes: Axes, *shown: np.ndarray) -> None:
@@ -145,7 +145,7 @@ def roc_curve(path: Path, labels: list[np.ndarray], abnormality: list[np.ndarray
     style: dict[str, Any] = {"color": ABNORMAL, "markersize": 9, "clip_on": False, "zorder": 3}
     axes.plot(equal, 100 - equal, "o", label=f"equal error rate {equal:.2f} %", **style)
     figure.legend(loc="outside lower center", ncols=3)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 @styled
@@ -162,4 +162,4 @@ def score_histogram(path: Path, labels: list[np.ndarray], abnormality: list[np.n
             look: dict[str, Any] = {"facecolor": (colour, 0.35), "edgecolor": colour, "hatch": hatch, "linewidth": 1.5}
             axes.hist(values, bins, weights=share, label=f"{len(values)} {name} frames", histtype="stepfilled", **look)
     figure.legend(loc="outside upper center", ncols=2)
-    save(figure, path)
+    save_figure(figure, path)

@@ -11,7 +11,7 @@ from typing import Any
 
 from data.stream import Frame
 from exp.scoring.alarms import Alarm, Decisions
-from exp.scoring.evaluation import Evaluation, Metrics, auc_of_videos
+from exp.scoring.evaluation import Evaluation, Metrics, auc_by_video
 from utils import InputError, write_text, write_whole
 
 SCORES = ("video", "frame", "psnr", "distance", "regular_score", "updated", "abnormality", "label")
@@ -127,7 +127,7 @@ def write_evaluation(path: Path, result: Evaluation, decisions: Decisions | None
         **about,
         "frames": sum(map(len, result.frames)),
         **(result.metrics._asdict() if result.metrics else dict.fromkeys(Metrics._fields)),
-        "auc_of_videos": auc_of_videos(result),
+        "auc_of_videos": auc_by_video(result),
         "calibrated": calibrated,
     }
     write_text(path, json.dumps(content, indent=2) + "\n")

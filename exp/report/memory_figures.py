@@ -20,7 +20,7 @@ from exp.report.style import (
     add_title,
     draw_item_maps,
     item_colours,
-    save,
+    save_figure,
     styled,
 )
 
@@ -61,7 +61,7 @@ def draw_wins(path: Path, wins: dict[str, Wins]) -> None:
     axes.set_xticks(range(0, count, 1 + count // 40))
     axes.grid(axis="x", visible=False)
     figure.legend(loc="outside upper center", ncols=3)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 @styled
@@ -82,7 +82,7 @@ def draw_cosines(path: Path, cosines: np.ndarray, collapsed: list[tuple[int, int
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color=ink)
         if (min(i, j), max(i, j)) in collapsed:
             axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=2.5))
-    save(figure, path)
+    save_figure(figure, path)
 
 
 @styled
@@ -124,7 +124,7 @@ def draw_embedding(path: Path, wins: dict[str, Wins], items: Tensor, seed: int) 
         dots = [Line2D([], [], linestyle="", marker="o", color=colours(item)) for item in range(len(items))]
         place: dict[str, Any] = {"loc": "outside lower center", "ncols": min(len(items), 10)}
         figure.legend(dots, list(map(str, range(len(items)))), title="nearest item", **place)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _grouped(points: np.ndarray, near: float) -> list[tuple[list[int], tuple[float, float]]]:
@@ -160,4 +160,4 @@ def draw_maps(path: Path, wins: dict[str, Wins]) -> None:
         picture = draw_item_maps(axes, share, columns, aspect=width / height / ratio, vmin=0, vmax=100)
         maps.append(axes)
     figure.colorbar(picture, ax=maps, shrink=0.8, label="share of the clips in which it wins there (%)")
-    save(figure, path)
+    save_figure(figure, path)

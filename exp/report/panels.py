@@ -13,7 +13,7 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from exp.report.style import OUTLINE, add_title, draw_item_maps, item_colours, save, styled
+from exp.report.style import OUTLINE, add_title, draw_item_maps, item_colours, save_figure, styled
 from exp.scoring.evaluation import Evaluation
 from exp.scoring.score import Scored
 from model import memory
@@ -129,7 +129,7 @@ def panel(path: Path, read: Read, title: str = "", ratio: float = 1, error_max: 
     columns = -(-count // (2 if count <= 12 else 3))
     maps = draw_item_maps(axes, matching, columns, aspect=shown["aspect"])
     figure.colorbar(maps, shrink=0.8, label="probability", ticks=MaxNLocator(5, steps=[1, 2, 5, 10]))
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_nearest(axes: Axes, chosen: np.ndarray, count: int, shown: dict[str, Any]) -> None:

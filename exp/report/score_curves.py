@@ -14,7 +14,7 @@ from matplotlib.patches import ConnectionPatch, Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from data.labels import intervals
-from exp.report.style import ABNORMAL, GREEN, GREY, NORMAL, SHADE, Look, add_title, beside, save, styled
+from exp.report.style import ABNORMAL, GREEN, GREY, NORMAL, SHADE, Look, add_title, beside, save_figure, styled
 from exp.scoring.alarms import Decisions
 from exp.scoring.evaluation import Evaluation
 from utils import auc, progress
@@ -89,7 +89,7 @@ def score_curve(
         axes.tick_params(labelbottom=axes is parts)
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     _draw_frames(figure, grid[0], curve, result, video, frame_at)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _title(result: Evaluation, video: int) -> str:

@@ -61,7 +61,7 @@ def beside(note: str, width: int) -> str:
     return "\n" + textwrap.fill(f"({note})", width) if note else ""
 
 
-def save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure whole, in the format that the path ends with. Raises InputError where it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

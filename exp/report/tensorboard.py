@@ -1,8 +1,8 @@
 """The training of a run in TensorBoard: Train.py --tensorboard, then `tensorboard --logdir exp`.
 
-The package is not required; without it, only `check` works. Events go to <run>/tensorboard, one step per epoch: losses,
-learning rate, the cosines of the memory items, and three pictures of some training clips: the last frame that goes in,
-the frame that comes out, and the error of that frame.
+The package is not required; without it, only `require_package` works. Events go to <run>/tensorboard, one step per
+epoch: losses, learning rate, the cosines of the memory items, and three pictures of some training clips: the last frame
+that goes in, the frame that comes out, and the error of that frame.
 """
 
 import importlib.util
@@ -21,7 +21,7 @@ from utils import InputError
 CLIPS = 4  # whose frames are shown, the same in each epoch
 
 
-def check() -> None:
+def require_package() -> None:
     """Raise InputError where the package is missing."""
     if importlib.util.find_spec("tensorboard") is None:
         raise InputError("--tensorboard needs a package that is not here: pip install tensorboard")

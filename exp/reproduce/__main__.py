@@ -32,7 +32,7 @@ from exp.scoring.trained import load_trained
 from utils import InputError, Parser, run_script, write_text
 
 
-class Job(NamedTuple):
+class PlannedRun(NamedTuple):
     """One run of a plan."""
 
     name: str
@@ -61,7 +61,7 @@ class Job(NamedTuple):
         return self.epochs() >= self.flags["epochs"]
 
 
-def jobs(plan_name: str, only: list[str] | None = None) -> list[Job]:
+def jobs(plan_name: str, only: list[str] | None = None) -> list[PlannedRun]:
     """The runs of a plan, or those of them whose name starts with one of `only`. Raises InputError when none does."""
     plan, found = PLANS[plan_name], []
     for training in plan.trainings:
@@ -71,14 +71,14 @@ def jobs(plan_name: str, only: list[str] | None = None) -> list[Job]:
             settings = {**vars(Train.parse(command)), "processes": 1}
             directory = run_directory(plan.dataset_type, training.method, exp_dir)
             name = f"{training.name}-seed{seed}"
-            found.append(Job(name, training.name, command, settings, directory, training.curves))
+            found.append(PlannedRun(name, training.name, command, settings, directory, training.curves))
     chosen = [job for job in found if only is None or job.name.startswith(tuple(only))]
     if only and not chosen:
         raise InputError(f"--only {' '.join(only)}: the runs of {plan_name} are {', '.join(job.name for job in found)}")
     return chosen
 
 
-def train(job: Job, passed_on: list[str]) -> None:
+def train_run(job: PlannedRun, passed_on: list[str]) -> None:
     """Bring the run to its last epoch. Raises InputError when Train.py fails."""
     call("Train.py", *job.command, *passed_on, *(["--resume"] if job.begun else []))
 
@@ -87,7 +87,7 @@ def train(job: Job, passed_on: list[str]) -> None:
 
 
 def evaluate_run(
-    job: Job, wanted: dict[str, Way], dataset_path: str, cache_dir: str | None, device: torch.device
+    job: PlannedRun, wanted: dict[str, Way], dataset_path: str, cache_dir: str | None, device: torch.device
 ) -> dict[str, dict[str, Any]]:
     """Evaluate the last epoch of a run in the ways `wanted`, {name: Way}. Returns {name: result, a dict}."""
     dataset_type = job.flags["dataset_type"]
@@ -118,13 +118,13 @@ def evaluate_run(
             "alpha": scoring.alpha,
             **cast(Metrics, result.metrics)._asdict(),
             "updated": float(np.concatenate(found.updated).mean()),
-            "videos": evaluation.auc_of_videos(result),
+            "videos": evaluation.auc_by_video(result),
         }
     return results
 
 
 def entry_of(
-    job: Job, before: dict[str, Any] | None, dataset_path: str, cache_dir: str | None, device: torch.device
+    job: PlannedRun, before: dict[str, Any] | None, dataset_path: str, cache_dir: str | None, device: torch.device
 ) -> dict[str, Any]:
     """The entry of a finished run in the results. before: its entry so far, or None; what still fits of it is kept."""
     record = read_record(job.directory)
@@ -153,7 +153,7 @@ def entry_of(
 # Command line --------------------------------------------------------------------------------------------------------
 
 
-def run_plan(name: str, chosen: list[Job], args: argparse.Namespace) -> None:
+def run_plan(name: str, chosen: list[PlannedRun], args: argparse.Namespace) -> None:
     device = pick_device(args.device)
     path = tables.results_path(name)
     results = tables.read_results(name)
@@ -169,7 +169,7 @@ def run_plan(name: str, chosen: list[Job], args: argparse.Namespace) -> None:
             print(f"    python Train.py {shlex.join([*job.command, *passed_on])}")
             continue
         if not job.finished():
-            train(job, passed_on)
+            train_run(job, passed_on)
         results[job.name] = entry_of(job, results.get(job.name), args.dataset_path, args.cache_dir, device)
         ordered = {job.name: results[job.name] for job in jobs(name) if job.name in results}
         text = json.dumps(ordered, indent=1, ensure_ascii=False) + "\n"

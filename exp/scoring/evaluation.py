@@ -112,7 +112,7 @@ def measure(labels: list[np.ndarray | None], abnormality: list[np.ndarray]) -> M
     return Metrics(utils.auc(y, s), utils.equal_error_rate(y, s), utils.average_precision(y, s), macro, videos)
 
 
-def auc_of_videos(result: Evaluation) -> dict[str, float | None]:
+def auc_by_video(result: Evaluation) -> dict[str, float | None]:
     """Each video's own AUC by name; None where it has no labels, or labels of one class."""
     values: list[float | None] = [None] * len(result.videos)
     for video, y in enumerate(result.labels or []):
