@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from data.clips import CHUNK, open_split, split_videos, testing_loader
-from data.frames import Video, read_picture
+from data.frames import Video
 from data.labels import frame_labels
+from data.pictures import read_picture
 from data.times import read_times
 from exp import flags, pack
 from exp.checkpoints import SHAPE
@@ -206,7 +207,7 @@ def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scori
     labels = frame_labels(args.dataset_path, args.dataset_type, videos, args.avenue_labels)
     clips = open_split(flags.source_of(args), "testing", trained.shape)
     chosen = find_frames(args.frames or [], clips)
-    loader = testing_loader(clips, args.test_batch_size, flags.workers(args.num_workers_test, args))
+    loader = testing_loader(clips, args.test_batch_size, args.num_workers_test, device)
     seconds = times_of(clips.videos, args)
 
     def again(video: int) -> Iterator[Scored]:

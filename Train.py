@@ -80,7 +80,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     flags.fill_in(args)
     flags.check_shape(vars(args), args.mdim)
-    args.mdim, args.num_workers = args.fdim, flags.workers(args.num_workers, args)
+    args.mdim = args.fdim
     if args.tensorboard:
         tensorboard.require_package()
     return args
@@ -152,7 +152,7 @@ def conclude(run: Run, model: ConvAE, items: Tensor, normal: Clips, args: argpar
     if trained or not calibration.path_beside(model_path).is_file():
         run.log(f"calibrating on {len(normal)} clips of {len(normal.videos)} videos")
         usual = flags.METHODS[args.method]
-        loader = testing_loader(normal, args.batch_size, args.num_workers)
+        loader = testing_loader(normal, args.batch_size, args.num_workers, items.device)
         network, scoring = fold_batch_norms(model.eval()), Scoring(usual["th"], usual["alpha"])
         try:
             found = calibration.calibrate(network, items, loader, scoring, held_out=args.calibration_share > 0)
@@ -171,7 +171,7 @@ def train(run: Run, args: argparse.Namespace, device: torch.device, rank: int, p
     with rank_zero_first():  # what it makes or decodes, the others find
         clips = open_split(flags.source_of(args), "training", vars(args))
     clips, normal = calibration.hold_out(clips, args.calibration_share, args.seed)  # to train on, to calibrate on
-    loader = training_loader(clips, args.batch_size, args.num_workers, args.seed, rank, processes)
+    loader = training_loader(clips, args.batch_size, args.num_workers, args.seed, (rank, processes), device)
 
     torch.manual_seed(args.seed)
     model = place(build_model(vars(args)), device, args.precision, args.compile)

@@ -5,6 +5,9 @@
 The key is a digest of what the frames are (names, sizes, times) and of how they are decoded, so a changed data set gets
 another file. A cache is written under a temporary name and renamed when whole: a kill never leaves half of one.
 In a folder the user names, the file's name starts with the data set's and a digest of its path: several can share it.
+
+Whoever uses a cache holds a shared lock on its file, whoever writes one an exclusive lock on the temporary file. Locks
+end with their process, so a file that can be locked is in nobody's use, and only such files are removed.
 """
 
 import contextlib
@@ -15,20 +18,26 @@ import os
 import secrets
 import shutil
 import sys
-import time
-from collections.abc import Generator
+import tokenize
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import cv2
 import numpy as np
-from tqdm import tqdm
+import simplejpeg
 
-from data.frames import FrameError, Video, decode
-from utils import InputError
+from data.frames import Video
+from data.pictures import FrameError, decode
+from utils import InputError, one_line, progress, reading, reason
 
-VERSION = 1  # of the cache's layout; another version is another key
+try:
+    import fcntl
+except ImportError:  # Windows, which removes no file that is open
+    fcntl = None  # type: ignore[assignment]  # a module or nothing
+
+VERSION = 2  # of the cache's layout and of how frames are decoded; another version is another key
 DECODED_AT_ONCE = 256  # frames in memory while a cache is written
 
 
@@ -45,7 +54,7 @@ KEPT, NO_CACHE = Cache(), Cache(is_on=False)
 class DecodedFrames:
     """All frames of some videos as one array that decodes on access: frames[i:j] is uint8 (j - i, c, H, W)."""
 
-    def __init__(self, videos: list[Video], height: int, width: int, channels: int) -> None:
+    def __init__(self, videos: Sequence[Video], height: int, width: int, channels: int):
         self.videos = videos
         self.size = (height, width, channels)
         self.starts = np.cumsum([0] + [len(v.frames) for v in videos])
@@ -60,31 +69,58 @@ class DecodedFrames:
 
 
 class CachedFrames:
-    """The same, read from a cache file. Each process maps the file when it first reads, so this pickles as a path."""
+    """The same, read from a cache file, which is mapped at once and stays where it is while this object lives.
 
-    def __init__(self, path: Path) -> None:
+    A copy sent to another process maps the file again, so this pickles as a path. Raises OSError or ValueError where
+    no file of frames is.
+    """
+
+    def __init__(self, path: Path):
         self.path = Path(path)
-        self.shape = self._map().shape
-        self.array: np.ndarray | None = None
+        self._open()
+        self.shape = self.array.shape
 
-    def _map(self) -> np.ndarray:
-        return np.lib.format.open_memmap(self.path, mode="r")
+    def _open(self) -> None:
+        self.file = open(self.path, "rb")  # noqa: SIM115  # its lock is held while this object lives
+        _lock(self.file, shared=True)
+        if not os.path.samestat(os.fstat(self.file.fileno()), os.stat(self.path)):
+            raise FileNotFoundError(errno.ENOENT, "replaced while it was opened", str(self.path))
+        self.array = np.lib.format.open_memmap(self.path, mode="r")
 
     def __getitem__(self, where: slice) -> np.ndarray:
-        if self.array is None:
-            self.array = self._map()
         return self.array[where]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "array": None}
+        return {"path": self.path, "shape": self.shape}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        with reading(self.path):
+            self._open()
 
 
-def fingerprint(videos: list[Video], height: int, width: int, channels: int) -> str:
-    """The key of a cache: a digest of the frames' names, sizes and times and of what decodes them."""
-    digest = hashlib.sha256(f"{VERSION} {cv2.__version__} {height}x{width}x{channels}".encode())
+def _lock(file: IO[bytes], shared: bool = False) -> bool:
+    """Lock a file until it is closed. Returns whether that worked: an exclusive lock is refused while others use it."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # in use, or on a disk without locks
+        return False
+    return True
+
+
+def fingerprint(videos: Sequence[Video], height: int, width: int, channels: int) -> str:
+    """The key of a cache: a digest of the frames' names, sizes and times and of what decodes them.
+
+    The time of the last change of a file's entry (ctime) is among them: unlike the time of its content it cannot be
+    set, so frames replaced by others of the same names, sizes and times give another key.
+    """
+    decoders = f"{VERSION} {cv2.__version__} {simplejpeg.__version__}"
+    digest = hashlib.sha256(f"{decoders} {height}x{width}x{channels}".encode())
     for video in videos:
-        entries = {}
-        with contextlib.suppress(FileNotFoundError), os.scandir(video.directory) as found:
+        entries: dict[str, os.DirEntry] = {}
+        with reading(video.directory), contextlib.suppress(FileNotFoundError), os.scandir(video.directory) as found:
             entries = {entry.name: entry for entry in found}
         for name in video.frames:
             try:
@@ -92,76 +128,96 @@ def fingerprint(videos: list[Video], height: int, width: int, channels: int) -> 
             except (KeyError, FileNotFoundError) as error:
                 path = video.directory / name
                 raise FrameError(f"no frame {path} (any more): start again when the data set is still") from error
-            digest.update(f"{video.name}/{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+            except OSError as error:
+                raise FrameError(f"cannot read frame {video.directory / name}: {reason(error)}") from error
+            what = f"{video.name}/{name} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\n"
+            digest.update(os.fsencode(what))
     return digest.hexdigest()[:16]
 
 
-def _decode_all(videos: list[Video], height: int, width: int, channels: int) -> Generator[np.ndarray, None, None]:
+def content_digest(videos: Sequence[Video]) -> str:
+    """What a run can remember of its data: equal for a copy elsewhere, different for other videos or other frames.
+
+    A digest of the frames' names and sizes, and of the bytes of the first, middle and last frame of each video. Raises
+    InputError where a frame cannot be read.
+    """
+    digest = hashlib.sha256()
+    for video in videos:
+        last = len(video.frames) - 1
+        for index, name in enumerate(video.frames):
+            path = video.path(index)
+            with reading(path):
+                digest.update(os.fsencode(f"{video.name}/{name} {path.stat().st_size}\n"))
+                if index in (0, last // 2, last):
+                    digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def decode_all(videos: Sequence[Video], height: int, width: int, channels: int) -> Generator[np.ndarray, None, None]:
     """Every frame in order, uint8 (c, H, W), decoded by all cores with a progress bar; few are in memory at a time."""
     paths = (video.path(i) for video in videos for i in range(len(video.frames)))
     total = sum(len(video.frames) for video in videos)
-    # OpenCV releases the interpreter while it decodes, so threads are as fast as processes
-    with ThreadPoolExecutor() as pool, tqdm(total=total, desc="decoding", unit="frame", leave=False) as bar:
+    # the decoders release the interpreter, so threads are as fast as processes
+    with ThreadPoolExecutor() as pool, progress("decoding", "frame", total=total) as bar:
         while some := list(itertools.islice(paths, DECODED_AT_ONCE)):
             for frame in pool.map(lambda path: decode(path, height, width, channels), some):
                 yield frame
                 bar.update()
 
 
-def _build(path: Path, key: str, videos: list[Video], height: int, width: int, channels: int) -> None:
+def _build(path: Path, key: str, decoded: DecodedFrames) -> None:
     """Write the cache file. Raises OSError when the disk is full or read-only; leaves nothing half-written."""
-    count = sum(len(video.frames) for video in videos)
-    needed, free = count * channels * height * width, shutil.disk_usage(path.parent).free
+    needed, free = int(np.prod(decoded.shape, dtype=object)), shutil.disk_usage(path.parent).free
     if needed > 0.95 * free:
         raise OSError(errno.ENOSPC, f"it takes {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free")
     temporary = path.with_suffix(f".{secrets.token_hex(4)}.part")  # others may be at it too: the last one's stays
     try:
-        frames = _decode_all(videos, height, width, channels)
+        frames = decode_all(decoded.videos, *decoded.size)
         with open(temporary, "wb") as file, contextlib.closing(frames):  # so that an error ends the progress bar first
-            shape = (count, channels, height, width)
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            _lock(file)
+            header = {"descr": "|u1", "fortran_order": False, "shape": decoded.shape}
+            np.lib.format.write_array_header_1_0(file, header)
             # written, not stored into a map: a disk that fills is then an error here and not a dead process
             for frame in frames:
                 file.write(frame.data)
             file.flush()
             os.fsync(file.fileno())
-        if fingerprint(videos, height, width, channels) != key:
-            raise FrameError(f"frames changed below {videos[0].directory.parent} while they were read: start again")
-        os.replace(temporary, path)
+            if fingerprint(decoded.videos, *decoded.size) != key:
+                place = decoded.videos[0].directory.parent
+                raise FrameError(f"frames changed below {place} while they were read: start again")
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _remove(folder: Path, prefix: str, suffix: str, age: float = 0, keep: Path | None = None) -> None:
-    """Remove the files of a folder named <prefix>...<suffix> and written `age` seconds ago or more, except `keep`."""
+def _remove_unused(folder: Path, prefix: str, suffix: str, keep: Path | None = None) -> None:
+    """Remove the files of a folder named <prefix>...<suffix> that no process has locked, except `keep`."""
     for path in folder.iterdir():
         if path.name.startswith(prefix) and path.suffix == suffix and path != keep:
-            with contextlib.suppress(OSError):  # gone already, or in use on a system that does not remove such files
-                if time.time() - path.stat().st_mtime >= age:
+            with contextlib.suppress(OSError), open(path, "r+b") as file:  # gone already, or in use on Windows
+                # an empty one has just been made, and its process is about to lock it
+                if path.stat().st_size and _lock(file):
                     path.unlink()
 
 
 def _open_cache(path: Path, shape: tuple[int, ...]) -> CachedFrames | None:
     """The frames in a cache file, or None where no file is there that holds frames of this shape."""
-    with contextlib.suppress(FileNotFoundError, ValueError):
+    # all but the first say that the file is no array, or shorter than its header promises
+    damaged = (ValueError, TypeError, OverflowError, RecursionError, SyntaxError, tokenize.TokenError)
+    with contextlib.suppress(FileNotFoundError, *damaged):
         frames = CachedFrames(path)
-        if frames.shape == shape:
+        if frames.shape == shape and frames.array.dtype == np.uint8:
             return frames
     return None
 
 
 def open_frames(
-    videos: list[Video],
-    split: str,
-    height: int,
-    width: int,
-    channels: int,
-    cache: Cache = KEPT,
+    videos: Sequence[Video], split: str, height: int, width: int, channels: int, cache: Cache = KEPT
 ) -> DecodedFrames | CachedFrames:
     """The frames of all videos, one after the other: an object with shape (N, c, H, W) whose slices are uint8 arrays.
 
-    Where the folder of the cache cannot be written, frames are decoded at each access, as without a cache. Raises
-    FrameError for a frame that cannot be decoded.
+    Without a cache, or where its folder cannot be written, frames are decoded at each access. Raises FrameError for a
+    frame that cannot be decoded.
     """
     decoded = DecodedFrames(videos, height, width, channels)
     if not cache.is_on:
@@ -171,27 +227,25 @@ def open_frames(
     prefix = f"{split}-{height}x{width}x{channels}-"
     if folder != beside_data:  # it may serve other data sets, whose frames may have the same names, sizes and times
         dataset = beside_data.parent.resolve()
-        prefix = f"{dataset.name}-{hashlib.sha256(str(dataset).encode()).hexdigest()[:8]}-{prefix}"
+        prefix = f"{dataset.name}-{hashlib.sha256(os.fsencode(dataset)).hexdigest()[:8]}-{prefix}"
     key = fingerprint(videos, height, width, channels)
     path = folder / f"{prefix}{key}.npy"
     try:
         frames = _open_cache(path, decoded.shape)
         if frames is None:
             folder.mkdir(parents=True, exist_ok=True)
-            _remove(folder, prefix, ".part", age=3600)  # of killed builds; first, for their space may be needed
-            _build(path, key, videos, height, width, channels)
-            _remove(folder, prefix, ".npy", keep=path)  # earlier ones of this split and size
+            _remove_unused(folder, prefix, ".part")  # of dead builds; first, for their space may be needed
+            _build(path, key, decoded)
             frames = CachedFrames(path)
+            _remove_unused(folder, prefix, ".npy", keep=path)  # earlier ones of this split and size
         return frames
     except OSError as error:
-        print(
-            f"warning: no cache in {folder} ({error.strerror}): frames are decoded each time; --cache_dir may help",
-            file=sys.stderr,
-        )
+        why = one_line(f"no cache in {folder} ({reason(error)})")
+        print(f"warning: {why}: frames are decoded each time; --cache_dir may help", file=sys.stderr)
         return decoded
 
 
-def without_bad_videos(videos: list[Video], height: int, width: int, channels: int) -> list[Video]:
+def without_bad_videos(videos: Sequence[Video], height: int, width: int, channels: int) -> list[Video]:
     """The videos whose frames can all be decoded; the others are named in a warning (for --bad_frames skip).
 
     Raises InputError when none is left.
@@ -199,11 +253,11 @@ def without_bad_videos(videos: list[Video], height: int, width: int, channels: i
     good = []
     for video in videos:
         try:
-            for _ in _decode_all([video], height, width, channels):
+            for _ in decode_all([video], height, width, channels):
                 pass
             good.append(video)
         except FrameError as error:
-            print(f"warning: video {video.name} is skipped: {error}", file=sys.stderr)
+            print(f"warning: video {one_line(video.name)} is skipped: {error}", file=sys.stderr)
     if not good:
         raise InputError(f"every video of {videos[0].directory.parent} has a frame that cannot be decoded")
     return good

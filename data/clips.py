@@ -1,8 +1,11 @@
 """Clips: t_length consecutive frames of one video stacked along channels, 8-bit until on the device that computes."""
 
 import copy
+import shutil
 import signal
 import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,22 +17,27 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from data import synthetic
-from data.cache import KEPT, Cache, open_frames, without_bad_videos
-from data.frames import FrameError, Video, find_videos, split_directory
-from utils import InputError
+from data.cache import KEPT, Cache, CachedFrames, DecodedFrames, open_frames, without_bad_videos
+from data.frames import Video, find_videos, split_directory
+from data.pictures import FrameError
+from utils import InputError, one_line
 
 CHUNK = 8  # test clips encoded at once where nothing else is asked for; no score depends on it
+WORKERS = 2  # processes that decode frames where no cache does without them
+AHEAD = 2  # batches that each worker has ready
+SHARED_MEMORY = Path("/dev/shm")  # where workers leave their batches on Linux
+CPU = torch.device("cpu")
 
 
 class Clips(Dataset):
     """All clips of a list of videos: a video of n frames gives n - t_length + 1, and no clip crosses videos.
 
-    videos: list of data.frames.Video; frames: theirs, video after video, an object with shape (N, c, H, W) whose
-    slices are uint8 arrays (data.cache). Items are uint8 (t_length·c, H, W). `videos` then holds those that have clips,
-    `lengths` how many; a shorter video is skipped with a warning. Raises InputError when none is long enough.
+    frames: those of the videos, one after the other, an object with shape (N, c, H, W) whose slices are uint8 arrays
+    (data.cache). Items are uint8 (t_length·c, H, W). `videos` then holds those that have clips, `lengths` how many; a
+    shorter video is skipped with a warning. Raises InputError when none is long enough.
     """
 
-    def __init__(self, videos: list[Video], frames: Any, t_length: int) -> None:
+    def __init__(self, videos: Sequence[Video], frames: DecodedFrames | CachedFrames | np.ndarray, t_length: int):
         self.frames = frames
         self.t_length = t_length
         ends = np.cumsum([len(video.frames) for video in videos])
@@ -37,10 +45,8 @@ class Clips(Dataset):
         firsts = []
         for video, end in zip(videos, ends, strict=True):
             if len(video.frames) < t_length:
-                print(
-                    f"warning: video {video.name} is skipped: {len(video.frames)} frames, a clip needs {t_length}",
-                    file=sys.stderr,
-                )
+                short = f"video {one_line(video.name)} is skipped: {len(video.frames)} frames, a clip needs {t_length}"
+                print(f"warning: {short}", file=sys.stderr)
                 continue
             self.videos.append(video)
             firsts.append(np.arange(end - len(video.frames), end - t_length + 1))
@@ -57,7 +63,7 @@ class Clips(Dataset):
         clip = self.frames[first : first + self.t_length]  # (T, c, H, W)
         return torch.from_numpy(np.array(clip).reshape(-1, *clip.shape[2:]))
 
-    def select(self, places: list[int]) -> "Clips":
+    def select(self, places: Sequence[int]) -> "Clips":
         """The clips of some of the videos, given by their places in `videos`; the frames are the same array."""
         some, firsts = copy.copy(self), np.split(self.first, np.cumsum(self.lengths)[:-1])
         some.videos = [self.videos[place] for place in places]
@@ -66,24 +72,30 @@ class Clips(Dataset):
         return some
 
 
-class Source(NamedTuple):
-    """Where a data set is, and how its frames are read."""
+# Open a split ---------------------------------------------------------------------------------------------------------
 
-    dataset_path: Path | str
+
+class Source(NamedTuple):
+    """Which data set is read, and how."""
+
+    dataset_path: Path | str  # the folder that holds data sets
     dataset_type: str
     cache: Cache = KEPT
-    bad_frames: str = "fail"  # see open_clips
+    bad_frames: str = "fail"  # at a frame that cannot be decoded, or "skip": leave its video out with a warning
 
 
-def open_split(source: Source, split: str, shape: dict[str, Any]) -> Clips:
-    """The clips of a split ("training" or "testing") for a network whose t_length, h, w and c are in `shape`."""
+def open_split(source: Source, split: str, shape: Mapping[str, Any]) -> Clips:
+    """The clips of a split ("training" or "testing") for a network whose t_length, h, w and c are in `shape`.
+
+    Raises InputError when the videos are not there, and FrameError at a frame that cannot be decoded.
+    """
     videos = split_videos(source.dataset_path, source.dataset_type, split)
     size = (shape["h"], shape["w"], shape["c"])
     return open_clips(videos, split, shape["t_length"], size, source.cache, source.bad_frames)
 
 
 def split_videos(dataset_path: Path | str, dataset_type: str, split: str) -> list[Video]:
-    """The videos of a split ("training" or "testing"), a list of data.frames.Video. Raises InputError.
+    """The videos of a split ("training" or "testing"). Raises InputError.
 
     The synthetic data set is made first where it is not there yet.
     """
@@ -93,17 +105,14 @@ def split_videos(dataset_path: Path | str, dataset_type: str, split: str) -> lis
 
 
 def open_clips(
-    videos: list[Video],
+    videos: Sequence[Video],
     split: str,
     t_length: int,
     size: tuple[int, int, int],
     cache: Cache = KEPT,
     bad_frames: str = "fail",
 ) -> Clips:
-    """The clips of the videos of a split ("training" or "testing"), with frames of size (height, width, channels).
-
-    bad_frames: "fail" raises FrameError at a frame that cannot be decoded, "skip" leaves its video out with a warning.
-    """
+    """The clips of some videos of a split, with frames of size (height, width, channels). Raises as open_split does."""
     if bad_frames == "skip" and not cache.is_on:  # nothing else decodes all frames before they are needed
         videos = without_bad_videos(videos, *size)
     try:
@@ -116,45 +125,110 @@ def open_clips(
     return Clips(videos, frames, t_length)
 
 
+# Batches of clips -----------------------------------------------------------------------------------------------------
+
+
+class Batches(DataLoader):
+    """A DataLoader of uint8 batches (B, t_length·c, H, W) for a device.
+
+    For CUDA they are pinned, and where no worker does it, a thread prepares the next batch while one is used. Raises
+    InputError when the memory that workers share is too small, or a worker dies.
+    """
+
+    def __init__(self, clips: Dataset, batch_size: int, num_workers: int | None, device: torch.device, **settings: Any):
+        num_workers = default_workers(clips) if num_workers is None else num_workers
+        if num_workers:
+            _check_shared_memory(clips[0].nbytes * batch_size, num_workers)
+        self.ahead = device.type == "cuda" and num_workers == 0
+        super().__init__(
+            clips,
+            batch_size,
+            num_workers=num_workers,
+            prefetch_factor=AHEAD if num_workers else None,
+            pin_memory=device.type == "cuda",
+            persistent_workers=num_workers > 0,
+            worker_init_fn=_start_worker,
+            **settings,
+        )
+
+    def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]  # a generator is all that a loop needs
+        batches = super().__iter__()
+        try:
+            yield from one_ahead(batches) if self.ahead else batches
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise InputError(
+                "a process that loads clips was killed, often for lack of memory: take fewer (--num_workers), 0 loads "
+                "in this process"
+            ) from error
+
+
+def _check_shared_memory(batch: int, workers: int) -> None:
+    """Raise InputError where the batches that workers have ready do not fit: the system would kill a worker.
+
+    batch: the bytes of one.
+    """
+    if not SHARED_MEMORY.is_dir():
+        return
+    needed, free = batch * (AHEAD * workers + 1), shutil.disk_usage(SHARED_MEMORY).free  # one is in use
+    if needed > free:
+        raise InputError(
+            f"{workers} processes that load clips need {needed / 2**20:.0f} MB of {SHARED_MEMORY}, where "
+            f"{free / 2**20:.0f} MB are free: take fewer (--num_workers), 0 loads in this process, or make it larger "
+            "(docker run --shm-size 1g)"
+        )
+
+
+def default_workers(clips: Dataset) -> int:
+    """How many processes load clips where nothing is asked for: none with a cache, which this process reads faster."""
+    clips = getattr(clips, "dataset", clips)  # torch's Subset
+    return 0 if isinstance(getattr(clips, "frames", None), CachedFrames) else WORKERS
+
+
+def one_ahead(batches: Iterator[Tensor]) -> Iterator[Tensor]:
+    """The same batches, each taken by a thread while the one before it is used."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
+
+
 def _start_worker(_worker: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
 
 
 def training_loader(
-    clips: Clips, batch_size: int, num_workers: int, seed: int, rank: int = 0, world_size: int = 1
-) -> DataLoader:
-    """Shuffled batches, uint8 (B, t_length·c, H, W), no partial one; call `sampler.set_epoch(n)` before epoch n.
+    clips: Clips,
+    batch_size: int,
+    num_workers: int | None,
+    seed: int,
+    share: tuple[int, int] = (0, 1),
+    device: torch.device = CPU,
+) -> Batches:
+    """Shuffled batches, no partial one; call `sampler.set_epoch(n)` before epoch n.
 
-    The order depends on seed and epoch alone, so a resumed run sees the clips it would have seen. Of several processes
-    each gets its own share. Raises InputError when there are fewer clips than one batch takes.
+    The order depends on seed and epoch alone, so a resumed run sees the clips it would have seen. num_workers: None
+    leaves it to default_workers. share: of several processes, the number of this one and how many there are; each gets
+    its own clips. Raises InputError when there are fewer clips than one batch takes.
     """
-    if len(clips) < batch_size * world_size:
-        raise InputError(
-            f"{len(clips)} training clips do not fill one batch of {batch_size * world_size}: --batch_size"
-        )
-    sampler: DistributedSampler[Tensor] = DistributedSampler(
-        clips, num_replicas=world_size, rank=rank, shuffle=True, seed=seed, drop_last=True
+    rank, processes = share
+    if len(clips) < batch_size * processes:
+        raise InputError(f"{len(clips)} training clips do not fill one batch of {batch_size * processes}: --batch_size")
+    sampler: DistributedSampler = DistributedSampler(
+        clips, num_replicas=processes, rank=rank, shuffle=True, seed=seed, drop_last=True
     )
-    return _loader(clips, batch_size, num_workers, seed, sampler=sampler, drop_last=True)
+    generator = torch.Generator().manual_seed(seed)  # seeds the workers
+    return Batches(clips, batch_size, num_workers, device, sampler=sampler, drop_last=True, generator=generator)
 
 
-def testing_loader(clips: Dataset, batch_size: int = CHUNK, num_workers: int = 0) -> DataLoader:
-    """All clips in order, uint8 (B, t_length·c, H, W)."""
-    return _loader(clips, batch_size, num_workers, seed=0)
-
-
-def _loader(clips: Dataset, batch_size: int, num_workers: int, seed: int, **settings: Any) -> DataLoader:
-    return DataLoader(
-        clips,
-        batch_size,
-        num_workers=num_workers,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=num_workers > 0,
-        worker_init_fn=_start_worker,
-        generator=torch.Generator().manual_seed(seed),  # seeds the workers
-        **settings,
-    )
+def testing_loader(
+    clips: Dataset, batch_size: int = CHUNK, num_workers: int | None = 0, device: torch.device = CPU
+) -> Batches:
+    """All clips in order. num_workers: None leaves it to default_workers."""
+    return Batches(clips, batch_size, num_workers, device, generator=torch.Generator().manual_seed(0))
 
 
 def normalise(clips: Tensor) -> Tensor:

@@ -1,30 +1,27 @@
-"""Frames on disk: find the videos of a data set, in order, and decode their frames.
+"""Frames on disk: find the videos of a data set and put them and their frames into order.
 
     <dataset_path>/<dataset_type>/{training,testing}/frames/<video>/<frame>.{jpg,jpeg,png,bmp,tif,tiff}
 
-Videos and frames are in natural order (2 before 10), so names may start anywhere, be unpadded or have gaps.
-A decoded frame is uint8 (c, H, W), channels in OpenCV's order (BGR), or one channel of gray.
+Videos and frames are in natural order (2 before 10, as natsort has it), so names may be unpadded, start anywhere and
+have gaps. Frames whose names are all decimals, such as times in seconds, are in the order of these numbers.
 """
 
-import contextlib
 import os
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import cv2
-import numpy as np
+from natsort import natsort_keygen
 
-from utils import InputError
+from utils import InputError, one_line, reading
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 LITTER = ("thumbs.db", "desktop.ini")  # what file managers leave behind; hidden files are passed over too
-PNG_END = b"IEND\xae\x42\x60\x82"
+DECIMAL = re.compile(r"(|.*\D)(\d+)\.(\d+)")  # the name of a frame without its extension
 
-
-class FrameError(InputError):
-    """A frame that cannot be decoded; the message names the file."""
+_natural = natsort_keygen()
 
 
 class Video(NamedTuple):
@@ -32,22 +29,51 @@ class Video(NamedTuple):
 
     name: str
     directory: Path
-    frames: tuple[str, ...]  # file names in natural order
+    frames: tuple[str, ...]  # file names in order
 
     def path(self, index: int) -> Path:
         return self.directory / self.frames[index]
 
 
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sorting key that takes runs of digits as numbers: "2" before "10", "01_0014" before "01_0015"."""
-    parts = [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
-    return [*parts, (2, 0, name)]  # the name itself comes last, so that "1" and "01" have one order everywhere
+def natural_key(name: str) -> tuple[Any, str]:
+    """Sorting key that takes runs of digits as numbers: "2" before "10", "cam" before "cam2"."""
+    return _natural(name), name  # the name itself comes last, so that "1" and "01" have one order everywhere
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The file names of one video's frames in the order of time: by decimals where all are, else natural."""
+    names = list(names)
+    numbers = decimals(names)
+    if numbers is None:
+        return sorted(names, key=lambda name: (_natural(Path(name).stem), name))
+    return [name for _, name in sorted(zip(numbers, names, strict=True))]
+
+
+def ambiguous(names: Iterable[str]) -> bool:
+    """Whether names were taken as decimals that may as well be pairs of numbers, such as 1.9 before 1.10."""
+    names = list(names)
+    if decimals(names) is None or in_order(names) == sorted(names, key=lambda name: natural_key(Path(name).stem)):
+        return False
+    # a fraction such as .04 shows that these are decimals: a second number would be written as 4
+    return not any(re.fullmatch(r".*\.0\d+", Path(name).stem) for name in names)
+
+
+def decimals(names: Sequence[str]) -> list[tuple[int, str]] | None:
+    """Each name as a decimal, (whole part, digits after the point); None unless all are, behind one prefix."""
+    found = [DECIMAL.fullmatch(Path(name).stem) for name in names]
+    if not names or None in found or len({match[1] for match in found if match}) > 1:
+        return None
+    return [(_whole(match[2]), match[3].rstrip("0")) for match in found if match]
+
+
+def _whole(digits: str) -> int:
+    return int(digits[:4000])  # more digits than any name has; Python refuses to convert more than 4,300
 
 
 def split_directory(dataset_path: Path | str, dataset_type: str, split: str) -> Path:
     """The folder of videos of a split ("training" or "testing"). Raises InputError when it is not there."""
     dataset = Path(dataset_path) / dataset_type
-    if not dataset.is_dir():
+    if not os.path.isdir(dataset):  # unlike Path.is_dir, it raises nothing for names that are too long
         raise InputError(
             f"no data set folder {dataset}: data/README.md says where to get it, `python -m data.prepare` builds it"
         )
@@ -57,90 +83,59 @@ def split_directory(dataset_path: Path | str, dataset_type: str, split: str) -> 
     return directory
 
 
-def _visible(directory: os.PathLike[str] | str) -> list[os.DirEntry[str]]:
-    return sorted(
-        (e for e in os.scandir(os.fspath(directory)) if not e.name.startswith(".")), key=lambda e: natural_key(e.name)
-    )
+def _visible(directory: Path) -> list[os.DirEntry]:
+    with reading(directory), os.scandir(directory) as entries:
+        return [entry for entry in entries if not entry.name.startswith(".")]
 
 
-def scan(directory: Path | str) -> Iterator[tuple[Video, str | None]]:
-    """Each video under a folder of videos in natural order, and what is wrong with it, or None: (Video, str | None)."""
-    for folder in _visible(directory):
-        if not folder.is_dir():
-            continue
-        names = [entry.name for entry in _visible(folder) if entry.name.lower() not in LITTER]
-        foreign = [name for name in names if not name.lower().endswith(EXTENSIONS)]
-        frames = tuple(name for name in names if name.lower().endswith(EXTENSIONS)) if foreign else tuple(names)
-        problem = None
-        if foreign:
-            others = f" (and {len(foreign) - 1} more there)" if len(foreign) > 1 else ""
-            kinds = " ".join(EXTENSIONS)
-            problem = f"not a frame: {Path(folder.path) / foreign[0]}{others}; remove it, a video holds only {kinds}"
-        elif not frames:
-            problem = f"no frames in {folder.path}: remove the folder or extract the video again"
-        yield Video(folder.name, Path(folder.path), frames), problem
+def scan(directory: Path) -> Iterator[tuple[Video, str | None]]:
+    """Each video under a folder of videos in natural order, and what is wrong with it, or None.
+
+    Raises InputError when a folder cannot be read.
+    """
+    for folder in sorted(_visible(directory), key=lambda entry: natural_key(entry.name)):
+        if os.path.isdir(folder.path):
+            yield _scan_video(folder.name, Path(folder.path))
+        elif not os.path.exists(folder.path):
+            problem = f"video {folder.path} is a link to something that is not there: mend or remove it"
+            yield Video(folder.name, Path(folder.path), ()), problem
 
 
-def find_videos(directory: Path | str) -> list[Video]:
+def _scan_video(name: str, folder: Path) -> tuple[Video, str | None]:
+    names = [entry.name for entry in _visible(folder) if entry.name.lower() not in LITTER]
+    frames = tuple(in_order(name for name in names if name.lower().endswith(EXTENSIONS)))
+    foreign = sorted(name for name in names if not name.lower().endswith(EXTENSIONS))
+    problem = None
+    if foreign:
+        others = f" (and {len(foreign) - 1} more there)" if len(foreign) > 1 else ""
+        kinds = " ".join(EXTENSIONS)
+        problem = f"not a frame: {folder / foreign[0]}{others}; remove it, a video holds only {kinds}"
+    elif not frames:
+        problem = f"no frames in {folder}: remove the folder or extract the video again"
+    return Video(name, folder, frames), problem
+
+
+def find_videos(directory: Path) -> list[Video]:
     """All videos under a folder of videos, in natural order. Opens no frame; 100,000 frames take about a second.
 
-    Raises InputError: no videos, a video without frames, or a file among the frames that is not a picture.
+    Warns of frames whose order is not certain. Raises InputError: no videos, a video without frames, a file among the
+    frames that is not a picture, a link to nothing.
     """
     videos = []
     for video, problem in scan(directory):
         if problem:
             raise InputError(problem)
+        if ambiguous(video.frames):
+            print(f"warning: {one_line(order_in_doubt(video))}", file=sys.stderr)
         videos.append(video)
     if not videos:
         raise InputError(f"no videos in {directory}: each video is a folder of frames there")
     return videos
 
 
-def _is_truncated(content: bytes) -> bool:
-    """Whether the end of a JPEG or PNG, given as bytes, is missing; padding or anything else may follow the end.
-
-    OpenCV 4 fills what is missing with gray and only warns, later ones refuse.
-    """
-    if content.startswith(b"\x89PNG"):
-        return PNG_END not in content
-    if not content.startswith(b"\xff\xd8"):
-        return False
-    # a thumbnail in the header has an end mark of its own, so the segments before the picture (ff da) are passed over
-    place = 2
-    while content[place : place + 1] == b"\xff" and content[place + 1 : place + 2] != b"\xda":
-        filler = content[place + 1 : place + 2] == b"\xff"
-        place += 1 if filler else 2 + int.from_bytes(content[place + 2 : place + 4], "big")
-    return content.find(b"\xff\xd9", place) < 0
-
-
-def read_picture(path: Path | str, channels: int = 3) -> np.ndarray:
-    """One frame as it is on disk, uint8 (h, w, 3) BGR, or (h, w) gray for one channel.
-
-    Raises FrameError when the file is not there, truncated, or no picture.
-    """
-    try:
-        content = np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise FrameError(f"cannot read frame {path}: {error.strerror}") from error
-    truncated, image = _is_truncated(content.tobytes()), None
-    if content.size and not truncated:
-        with contextlib.suppress(cv2.error):  # a header that asks for an absurd size
-            image = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR)
-    if image is None:
-        what = "truncated" if truncated else "not a picture"
-        raise FrameError(f"cannot decode frame {path}: {what}; extract it again, or skip its video (--bad_frames skip)")
-    return image
-
-
-def decode(path: Path | str, height: int, width: int, channels: int) -> np.ndarray:
-    """Read one frame as uint8 (channels, height, width): colour BGR or gray, resized bilinearly as 8-bit.
-
-    Raises FrameError as read_picture does.
-    """
-    return to_planes(read_picture(path, channels), height, width)
-
-
-def to_planes(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A picture as OpenCV gives it, uint8 (h, w, c) or (h, w), resized -> uint8 (c, height, width)."""
-    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.ascontiguousarray(np.atleast_3d(image).transpose(2, 0, 1))
+def order_in_doubt(video: Video) -> str:
+    """What to say of a video whose frames are `ambiguous`."""
+    return (
+        f"the frames of {video.directory} are in the order of decimals, {video.frames[0]} first and {video.frames[-1]} "
+        "last: where the digits after the point are a count, pad them with zeros"
+    )

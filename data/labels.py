@@ -8,34 +8,51 @@ It comes from the first of these that is there:
     data/frame_labels_<dataset_type>.npy             as the first; where the authors' released code keeps its labels
 
 The built-in files hold each test video's length and its abnormal intervals, frames from 0, both ends included.
+Labels are a dict: for each video by name a uint8 array with one value per frame, or None where a csv says that nobody
+knows. A video whose labels are None gets scores and is left out of every metric.
 """
 
 import csv
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from data.frames import Video, natural_key
-from utils import InputError
+from data.frames import Video
+from data.times import read_times
+from utils import InputError, reading, write_whole
+
+Labels = dict[str, np.ndarray | None]
+Seconds = Callable[[Video], np.ndarray | None]  # the time of each frame of a video, (frames,); None where not known
 
 HERE = Path(__file__).parent
 BUILT_IN = ("ped2", "avenue", "shanghai")
 # Avenue has two families of labels: those of the published numbers, and those its pixel masks imply
 FAMILIES = {"paper": "anomalous", "masks": "anomalous_from_pixel_masks"}
 HEADER = ["video", "first", "last"]
+UNLABELLED = "unlabelled"
+TIME = re.compile(r"(?:(\d{1,4}):)?(\d{1,4}):(\d{1,2}(?:\.\d{1,9})?)")  # [hours:]minutes:seconds
+MOST_DIGITS = 9  # of a frame number
+SLACK = 1.0  # seconds by which an interval may end after its video: times are often rounded up
 
 
 class LabelsError(InputError):
     """Labels that do not fit the videos. `problems` has a line for each; the message is the first of them."""
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, problems: list[str]):
         others = f" (and {len(problems) - 1} more, which python -m data.check lists)" if len(problems) > 1 else ""
         super().__init__(f"{problems[0]}{others}")
         self.problems = problems
+
+
+def kept_seconds(video: Video) -> np.ndarray | None:
+    """The time of each frame, (frames,), as kept beside them; None where it is not. Raises InputError."""
+    times = read_times([video], fps=1)[0]
+    return None if times.assumed else times.seconds
 
 
 def label_source(dataset_path: Path | str, dataset_type: str) -> Path | None:
@@ -48,25 +65,32 @@ def label_source(dataset_path: Path | str, dataset_type: str) -> Path | None:
         *built_in,
         HERE / f"frame_labels_{dataset_type}.npy",
     )
-    return next((path for path in places if path.exists()), None)
+    return next((path for path in places if os.path.exists(path)), None)
 
 
 def frame_labels(
-    dataset_path: Path | str, dataset_type: str, videos: list[Video], avenue_labels: str = "paper"
-) -> dict[str, np.ndarray] | None:
-    """Labels of the test videos (a list of data.frames.Video): {video name: uint8 (frames,)}, None if there are none.
+    dataset_path: Path | str,
+    dataset_type: str,
+    videos: Sequence[Video],
+    avenue_labels: str = "paper",
+    seconds: Seconds = kept_seconds,
+) -> Labels | None:
+    """Labels of the test videos: {video name: uint8 (frames,), or None where it is unlabelled}; None without any.
 
-    avenue_labels: "paper" or "masks", the family used where the built-in Avenue labels are.
+    avenue_labels: "paper" or "masks", the family used where the built-in Avenue labels are. seconds: gives the times of
+    a video's frames, which a csv with times needs.
     Raises InputError when the labels do not fit the videos on disk or their file is broken.
     """
     path = label_source(dataset_path, dataset_type)
     if path is None:
         return None
+    if not path.is_file():
+        raise InputError(f"{path} is there and not a regular file: replace it")
     if path.suffix == ".npy":
         return _read_array(path, videos)
     if path.suffix == ".csv":
-        return read_intervals(path, videos)
-    return _pick(built_in_labels(dataset_type, avenue_labels), dataset_type, videos)
+        return read_intervals(path, videos, seconds)
+    return dict(_pick(built_in_labels(dataset_type, avenue_labels), dataset_type, videos))
 
 
 def built_in_labels(dataset_type: str, avenue_labels: str = "paper") -> dict[str, np.ndarray]:
@@ -83,12 +107,12 @@ def built_in_labels(dataset_type: str, avenue_labels: str = "paper") -> dict[str
     return labels
 
 
-def _pick(known: dict[str, np.ndarray], dataset_type: str, videos: list[Video]) -> dict[str, np.ndarray]:
+def _pick(known: dict[str, np.ndarray], dataset_type: str, videos: Sequence[Video]) -> dict[str, np.ndarray]:
     """The built-in labels of the videos on disk, which may be only some, or unpadded (folder 1 for video 01)."""
     by_number = {_number(name): name for name in known}
     picked: dict[str, np.ndarray] = {}
     taken: dict[str | None, Path] = {}
-    problems: list[str] = []
+    problems = []
     for video in videos:
         official = by_number.get(_number(video.name))
         if official is None:
@@ -112,16 +136,19 @@ def _pick(known: dict[str, np.ndarray], dataset_type: str, videos: list[Video]) 
     return picked
 
 
-def _number(name: str) -> tuple:
-    return tuple(natural_key(name)[:-1])  # without its last part, which tells "1" from "01"
+def _number(name: str) -> tuple[int | str, ...]:
+    """A name with its digits read as numbers, so that 1 is 01."""
+    return tuple(
+        int(part) if part.isdecimal() and len(part) <= MOST_DIGITS else part for part in re.split(r"(\d+)", name)
+    )
 
 
-def _read_array(path: Path, videos: list[Video]) -> dict[str, np.ndarray]:
+def _read_array(path: Path, videos: Sequence[Video]) -> Labels:
     """Labels in one .npy, (N,) or (1, N), cut into the videos they belong to, in the order given."""
     try:
-        with path.open("rb") as file:
-            labels = np.lib.format.read_array(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        # mapped: a header that promises more than the file holds is refused before anything is allocated
+        labels = np.array(np.lib.format.open_memmap(path, mode="r"))
+    except Exception as error:  # of a damaged header, whatever numpy's and Python's own parsers raise
         reason = str(error).partition("\n")[0]
         raise InputError(f"cannot read {path}: {reason}; it must be one plain numpy array of 0 and 1") from error
     if labels.ndim == 2 and labels.shape[0] == 1:
@@ -137,7 +164,7 @@ def _read_array(path: Path, videos: list[Video]) -> dict[str, np.ndarray]:
     return {video.name: part for video, part in zip(videos, parts, strict=True)}
 
 
-def _length_mismatch(found: int, videos: list[Video]) -> str:
+def _length_mismatch(found: int, videos: Sequence[Video]) -> str:
     frames = sum(len(video.frames) for video in videos)
     message = f"{found} labels for the {frames} frames of {len(videos)} test videos on disk, {abs(found - frames)} "
     if found > frames:
@@ -147,16 +174,20 @@ def _length_mismatch(found: int, videos: list[Video]) -> str:
     return f"{message}too few{hint or ': the labels are not those of these videos'}"
 
 
-def read_intervals(path: Path, videos: list[Video]) -> dict[str, np.ndarray]:
-    """Labels written as abnormal intervals: {video name: uint8 (frames,)} of the videos given.
+def read_intervals(path: Path, videos: Sequence[Video], seconds: Seconds = kept_seconds) -> Labels:
+    """Labels written as abnormal intervals: {video name: uint8 (frames,), or None where unlabelled} of these videos.
 
-    The csv starts with the line `video,first,last`; each further line is one abnormal interval of a video, named
-    exactly as its folder; frames are counted from 0, both ends included. A video without a line is normal.
-    Raises InputError with file and line number.
+    The csv starts with the line `video,first,last`. Each further line is one abnormal interval of a video, which is
+    named exactly as its folder: two frames, counted from 0, both included, or two times such as 0:12.4 or 1:02:03,
+    which `seconds` turns into the frames between them. The line `video,unlabelled,` says that nobody knows. A video
+    without a line is normal. Raises InputError with file and line number.
     """
-    labels, problems = {video.name: np.zeros(len(video.frames), np.uint8) for video in videos}, []
+    by_name = {video.name: video for video in videos}
+    labels: Labels = {name: np.zeros(len(video.frames), np.uint8) for name, video in by_name.items()}
+    problems, marked = [], set()
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets write a byte order mark
+        # -sig: spreadsheets write a byte order mark; surrogateescape: names of folders need not be UTF-8
+        with reading(path), open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.reader(file)
             if next(reader, None) != HEADER:
                 raise InputError(f"{path}, line 1: the header must be {','.join(HEADER)}")
@@ -164,48 +195,102 @@ def read_intervals(path: Path, videos: list[Video]) -> dict[str, np.ndarray]:
                 if not row:
                     continue
                 try:
-                    name, first, last = _interval(row, labels)
-                    labels[name][first : last + 1] = 1
+                    video = _video(row, by_name)
+                    if row[1].strip() == UNLABELLED:
+                        _check_unlabelled(row, video.name in marked)
+                        labels[video.name] = None
+                        continue
+                    values = labels[video.name]
+                    if values is None:
+                        raise InputError(f"video {video.name} is {UNLABELLED} by an earlier line: remove one of them")
+                    values[_frames(row, video, seconds)] = 1
+                    marked.add(video.name)
                 except InputError as error:
                     problems.append(f"{path}, line {reader.line_num}: {error}")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"cannot read {path}: {error}; it must be a UTF-8 csv with the lines video,first,last"
-        ) from error
+    except csv.Error as error:
+        raise InputError(f"cannot read {path}: {error}; it must be a csv with the lines video,first,last") from error
     if problems:
         raise LabelsError(problems)
     return labels
 
 
-def _interval(row: list[str], labels: dict[str, np.ndarray]) -> tuple[str, int, int]:
-    """A line of the csv as (video, first, last). Raises InputError when it is none for these labels."""
+def _video(row: list[str], videos: Mapping[str, Video]) -> Video:
+    """The video of a line of the csv. Raises InputError when it is none of these."""
     if len(row) != len(HEADER):
         raise InputError(f"{len(row)} values, but a line is {','.join(HEADER)}")
-    name = row[0]
-    if name not in labels:
-        raise InputError(f"no test video {name!r} on disk; names are those of the folders, 01 is not 1")
-    if not all(value.strip().isdecimal() for value in row[1:]):
-        raise InputError(f"first and last must be frame numbers from 0, not {row[1]!r} and {row[2]!r}")
-    first, last = int(row[1]), int(row[2])
+    if row[0] not in videos and any("\udc80" <= c <= "\udcff" for c in row[0]):
+        raise InputError(f"cannot read {_short(row[0])}: it is not UTF-8 text, and no video on disk has this name")
+    if row[0] not in videos:
+        raise InputError(f"no test video {_short(row[0])} on disk; names are those of the folders, 01 is not 1")
+    return videos[row[0]]
+
+
+def _check_unlabelled(row: list[str], is_marked: bool) -> None:
+    if row[2].strip():
+        raise InputError(f"an unlabelled video has no last frame: the line is {row[0]},{UNLABELLED},")
+    if is_marked:
+        raise InputError(f"video {row[0]} has an interval by an earlier line: remove one of them")
+
+
+def _frames(row: list[str], video: Video, seconds: Seconds) -> slice:
+    """The frames of an interval, a line of the csv. Raises InputError when it is none of this video."""
+    values = [value.strip() for value in row[1:]]
+    if any(":" in value for value in values):
+        return _frames_between(values, video, seconds)
+    if not all(value.isdecimal() and len(value) <= MOST_DIGITS for value in values):
+        raise InputError(
+            f"first and last must be frame numbers from 0, or times such as 0:12.4, not {_short(row[1])} and "
+            f"{_short(row[2])}"
+        )
+    first, last = map(int, values)
     if first > last:
         raise InputError(f"first is {first}, after last, {last}; swap them")
-    if last >= len(labels[name]):
-        raise InputError(f"frame {last} is outside video {name}, whose frames are 0 to {len(labels[name]) - 1}")
-    return name, first, last
+    if last >= len(video.frames):
+        raise InputError(f"frame {last} is outside video {video.name}, whose frames are 0 to {len(video.frames) - 1}")
+    return slice(first, last + 1)
 
 
-def write_intervals(path: Path, labels: Mapping[str, ArrayLike]) -> None:
-    """Write {video name: (frames,) of 0 and 1} as the csv that `read_intervals` reads. It appears whole or not."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+def _frames_between(values: list[str], video: Video, seconds: Seconds) -> slice:
+    first, last = map(_time, values)
+    if first > last:
+        raise InputError(f"first is {values[0]}, after last, {values[1]}; swap them")
+    times = seconds(video)
+    if times is None:
+        raise InputError(f"the times of the frames of video {video.name} are not known: give frame numbers")
+    if last > times[-1] + SLACK or first > times[-1]:
+        raise InputError(
+            f"{values[0]} to {values[1]} is not within video {video.name}, which ends at {times[-1]:.2f} s"
+        )
+    start, end = np.searchsorted(times, first, "left"), np.searchsorted(times, last, "right")
+    if start == end:
+        raise InputError(f"no frame of video {video.name} is between {values[0]} and {values[1]}")
+    return slice(int(start), int(end))
+
+
+def _time(text: str) -> float:
+    """The seconds that minutes:seconds or hours:minutes:seconds are."""
+    found = TIME.fullmatch(text)
+    if not found:
+        raise InputError(f"{_short(text)} is not a time such as 0:12.4 or 1:02:03")
+    return 3600 * int(found[1] or 0) + 60 * int(found[2]) + float(found[3])
+
+
+def _short(text: str) -> str:
+    return repr(text) if len(text) <= 40 else f"{text[:20]!r}... ({len(text)} characters)"
+
+
+def write_intervals(path: Path, labels: Mapping[str, np.ndarray | None]) -> None:
+    """Write labels as the csv that `read_intervals` reads. It appears whole or not. Raises InputError."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(HEADER)
-            writer.writerows([name, *pair] for name, values in labels.items() for pair in intervals(values))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            for name, values in labels.items():
+                runs = [(UNLABELLED, "")] if values is None else intervals(values)
+                writer.writerows([name, *pair] for pair in runs)
+
+    write_whole(Path(path), write)
 
 
 def intervals(labels: ArrayLike) -> list[tuple[int, int]]:

@@ -27,8 +27,9 @@ from tqdm import tqdm
 
 from data.archives import LAYOUTS, check_truth, differences, find_entries, official
 from data.download import fetch, unpacked
-from data.frames import EXTENSIONS, LITTER, Video, find_videos, natural_key, read_picture
+from data.frames import EXTENSIONS, LITTER, Video, find_videos, in_order, natural_key
 from data.labels import BUILT_IN, read_intervals, write_intervals
+from data.pictures import read_picture
 from data.reader import Reader, printable
 from data.times import Clock, times_path, write_times
 from utils import InputError, Parser, run_script
@@ -126,16 +127,17 @@ def check_labels(path: Path, jobs: list[Job]) -> None:
     How many frames a video has is known afterwards only: headers may be wrong.
     """
     endless = ("",) * MOST_FRAMES
-    read_intervals(path, [Video(job.target.name, job.target, endless) for job in jobs])
+    videos = [Video(job.target.name, job.target, endless) for job in jobs]
+    read_intervals(path, videos, seconds=lambda video: np.arange(MOST_FRAMES) / 100)
 
 
 # Extraction ----------------------------------------------------------------------------------------------------------
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """The pictures of a folder in natural order."""
-    entries = sorted(folder.iterdir(), key=lambda entry: natural_key(entry.name))
-    return [entry for entry in entries if entry.name[0] != "." and entry.name.lower().endswith(EXTENSIONS)]
+    """The pictures of a folder in order."""
+    names = [entry.name for entry in folder.iterdir() if entry.name[0] != "."]
+    return [folder / name for name in in_order(name for name in names if name.lower().endswith(EXTENSIONS))]
 
 
 def is_done(job: Job) -> bool:

@@ -5,7 +5,7 @@ built around their own place, as (forward, left, up). Pictures are half as wide 
 their size and averaged down. Colours are BGR.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -18,12 +18,17 @@ SUN = np.array([[1, 0, 0], [0.55, 0, 0.3], [0, 0, 1]])  # a point @ SUN is its s
 DARK = (42, 42, 44)
 
 
+Colour = tuple[float, float, float]  # blue, green, red
+Point = tuple[float, float, float]
+Look = dict[str, Any]  # sizes and colours
+
+
 class Part(NamedTuple):
     """A tube along a line of points or, with radius 0, a face that has them as corners."""
 
     points: np.ndarray  # (n, 3)
     radius: float
-    colour: tuple
+    colour: Colour
 
 
 class Gait(NamedTuple):
@@ -50,16 +55,16 @@ GAITS = {
 # Things: functions of (look, metres travelled) -> [Part] in (forward, left, up), in the order to paint them -----------
 
 
-def tube(radius: float, colour: tuple, *points: Sequence[float] | np.ndarray) -> Part:
+def tube(radius: float, colour: Colour, *points: Point) -> Part:
     points = points * 2 if len(points) == 1 else points  # a ball: OpenCV draws no line of one point
     return Part(np.array(points, dtype=np.float64), radius, colour)
 
 
-def shade(colour: tuple, light: float) -> tuple:
-    return tuple(light * value for value in colour)
+def shade(colour: Colour, light: float) -> Colour:
+    return light * colour[0], light * colour[1], light * colour[2]
 
 
-def limb(start: Sequence[float], left: float, radius: float, *bones: Any) -> Any:
+def limb(start: tuple[float, float], left: float, radius: float, *bones: tuple[float, float, Colour]) -> list[Part]:
     """Tubes that hang one from the other, the first from `start` (forward, up); bones are (length, angle, colour)."""
     parts = []
     for length, angle, colour in bones:
@@ -69,7 +74,7 @@ def limb(start: Sequence[float], left: float, radius: float, *bones: Any) -> Any
     return parts
 
 
-def figure(look: dict[str, Any], travelled: float, seat: Sequence[float] | None = None) -> list[Part]:
+def figure(look: Look, travelled: float, seat: tuple[float, float] | None = None) -> list[Part]:
     """A person whose lower foot stands on the ground, or who sits at `seat` (forward, up)."""
     gait, tall = look["gait"], look["tall"]
     phases = look["phase"] + 2 * np.pi * travelled / gait.stride + np.array([0, np.pi])
@@ -93,7 +98,7 @@ def figure(look: dict[str, Any], travelled: float, seat: Sequence[float] | None 
     return arms[0] + legs + body + arms[1]
 
 
-def cyclist(look: dict[str, Any], travelled: float) -> list[Part]:
+def cyclist(look: Look, travelled: float) -> list[Part]:
     turn = np.linspace(0, 2 * np.pi, 17)
     ring = np.stack((np.cos(turn), 0 * turn, np.sin(turn)), axis=1)
     rear, front, crank, saddle, bar = (-0.52, 0, 0.34), (0.55, 0, 0.34), (0, 0, 0.32), (-0.18, 0, 0.98), (0.42, 0, 0.95)
@@ -102,14 +107,14 @@ def cyclist(look: dict[str, Any], travelled: float) -> list[Part]:
     return [*wheels, *frame, *figure(look, travelled, seat=(-0.18, 1.02))]
 
 
-def box(colour: tuple, corner: Sequence[float], opposite: Sequence[float]) -> list[Part]:
+def box(colour: Colour, corner: Point, opposite: Point) -> list[Part]:
     """Four faces, those at the ends first: the one that looks away from the camera is painted over."""
     points = np.stack(np.meshgrid(*zip(corner, opposite, strict=True), indexing="ij"), axis=-1).reshape(8, 3)
     faces = (((0, 1, 3, 2), 0.7), ((4, 5, 7, 6), 0.9), ((1, 3, 7, 5), 1.05), ((0, 1, 5, 4), 0.8))  # back front top near
     return [Part(points[list(corners)], 0, shade(colour, light)) for corners, light in faces]
 
 
-def cart(look: dict[str, Any], travelled: float) -> list[Part]:
+def cart(look: Look, travelled: float) -> list[Part]:
     wheels = [tube(0.27, DARK, (forward, -0.65, 0.27)) for forward in (-0.75, 0.8)]
     far_post, near_post = (tube(0.03, DARK, (1.15, left, 0.8), (0.95, left, 1.75)) for left in (0.6, -0.6))
     load = box(look["paint"], (-1.3, -0.65, 0.35), (0.0, 0.65, 1.7))
@@ -118,33 +123,35 @@ def cart(look: dict[str, Any], travelled: float) -> list[Part]:
     return [*load, far_post, *front, *figure(look, travelled, seat=(0.35, 0.85)), near_post, *roof, *wheels]
 
 
-def ball(look: dict[str, Any], travelled: float) -> list[Part]:
+def ball(look: Look, travelled: float) -> list[Part]:
     """A big ball that somebody out of the picture threw: 5 m from bounce to bounce."""
     flight = (look["phase"] + travelled / 5) % 1
     up = 0.38 + 6 * flight * (1 - flight)
     return [tube(0.38, look["paint"], (0, 0, up)), tube(0.2, shade(look["paint"], 1.15), (0, 0, up + 0.12))]
 
 
-BUILD = {"walker": figure, "runner": figure, "cyclist": cyclist, "cart": cart, "ball": ball}
+Build = Callable[[Look, float], list[Part]]
+BUILD: dict[str, Build] = {"walker": figure, "runner": figure, "cyclist": cyclist, "cart": cart, "ball": ball}
 
 
 class Actor(NamedTuple):
     """Something on a straight way through the view."""
 
     kind: str
-    look: dict  # sizes and colours
+    look: Look
     start: float  # frame; may be before the first
     frames: float  # that the way takes
     origin: np.ndarray  # (right, away)
     way: np.ndarray  # from there to where it leaves
 
-    def present(self, frame: int) -> bool:
+    def present(self, frame: float) -> bool:
         return self.start <= frame <= self.start + self.frames
 
-    def place(self, frame: int) -> np.ndarray:
+    def place(self, frame: float) -> np.ndarray:
+        """Where it is: (right, away)."""
         return self.origin + (frame - self.start) / self.frames * self.way
 
-    def parts(self, frame: int) -> list[Part]:
+    def parts(self, frame: float) -> list[Part]:
         """Its Parts in the world, in the order to paint them."""
         length = np.hypot(*self.way)
         (right, away), (cos, sin) = self.place(frame), self.way / length
@@ -161,22 +168,23 @@ class Actor(NamedTuple):
 
 
 def paint(
-    canvas: np.ndarray, parts: list[Part], height: int, colour: Any = None, offset: float | np.ndarray | tuple = 0
+    canvas: np.ndarray, parts: Sequence[Part], height: int, gray: int | None = None, offset: tuple[int, int] = (0, 0)
 ) -> None:
-    """Draw Parts on a canvas, `height` pixels of which are the picture's height; `colour` stands in for theirs."""
-    for points, radius, own in parts:
+    """Draw Parts on a canvas, `height` pixels of which are the picture's height; `gray` stands in for their colours."""
+    for points, radius, colour in parts:
+        colour = colour if gray is None else (gray, gray, gray)
         right, up, away = points.T
-        scale = FOCAL * height / away  # pixels a metre
+        scale = FOCAL * height / away  # pixels per metre
         corners = np.stack((0.75 * height + right * scale, HORIZON * height + (CAMERA - up) * scale), axis=1)
         corners = np.round((corners + offset) * 16).astype(np.int32)  # 4 binary digits of sub-pixels
         if radius:
             thickness = max(1, round(2 * radius * scale.mean()))
-            cv2.polylines(canvas, [corners], False, colour or own, thickness, cv2.LINE_AA, shift=4)
+            cv2.polylines(canvas, [corners], False, colour, thickness, cv2.LINE_AA, shift=4)
         else:
-            cv2.fillConvexPoly(canvas, corners, colour or own, cv2.LINE_AA, shift=4)
+            cv2.fillConvexPoly(canvas, corners, colour, cv2.LINE_AA, shift=4)
 
 
-def with_shadows(canvas: np.ndarray, parts: list[Part]) -> np.ndarray:
+def with_shadows(canvas: np.ndarray, parts: Sequence[Part]) -> np.ndarray:
     """A copy of a canvas (h, w, 3) with the soft shadows of Parts on the ground."""
     mask = np.zeros(canvas.shape[:2], np.uint8)
     paint(mask, [part._replace(points=part.points @ SUN) for part in parts], len(mask), 255)
@@ -187,15 +195,15 @@ def with_shadows(canvas: np.ndarray, parts: list[Part]) -> np.ndarray:
 def scenery(height: int) -> np.ndarray:
     """The scene without anybody, uint8 (height, width, 3)."""
     rng = np.random.default_rng(0)
-    across, down = np.meshgrid(np.arange(height * 3 // 2) / height - 0.75, np.arange(height) / height)
-    away = CAMERA * FOCAL / (down - HORIZON)
-    right = across * away / FOCAL
+    column, row = np.meshgrid(np.arange(height * 3 // 2) / height - 0.75, np.arange(height) / height)
+    away = CAMERA * FOCAL / (row - HORIZON)
+    right = column * away / FOCAL
 
     def noise(grain: float) -> np.ndarray:
         """Smooth noise in [0, 1] on the ground, in blotches of `grain` metres."""
         grid = np.pad(rng.random((64, 64), dtype=np.float32), (0, 1), mode="wrap")
-        x, y = ((v / grain % 64).astype(np.float32) for v in (right, away))
-        return cv2.remap(grid, x, y, cv2.INTER_LINEAR)
+        columns, rows = ((v / grain % 64).astype(np.float32) for v in (right, away))
+        return cv2.remap(grid, columns, rows, cv2.INTER_LINEAR)
 
     rough, fine = noise(1.7), noise(0.12)
     joints = ((right + 0.6 * (away // 0.8 % 2)) % 1.2 < 0.05) | (away % 0.8 < 0.04)
@@ -215,15 +223,15 @@ def scenery(height: int) -> np.ndarray:
         props.append(tube(0.16, (44, 62, 82), (x, 0, z), (x, tall, z)))
         for leaf in rng.normal(size=(60, 3)) * (0.55, 0.4, 0.4):
             green = shade((46, 96, 74), 0.85 + 0.35 * leaf[1] + rng.uniform(0, 0.3))
-            props.append(tube(rng.uniform(0.15, 0.4), green, np.add(leaf, (x, tall, z))))
+            props.append(tube(rng.uniform(0.15, 0.4), green, (leaf[0] + x, leaf[1] + tall, leaf[2] + z)))
     canvas = with_shadows(ground.clip(0, 255), props)
     paint(canvas, props, height)
     return canvas
 
 
-def in_view(actor: Actor, frame: int) -> float:
+def in_view(actor: Actor, frame: float) -> float:
     """The share of its outline that is in the picture."""
     height, width = 80, 120
     mask = np.zeros((3 * height, 3 * width), np.uint8)
     paint(mask, actor.parts(frame), height, 255, offset=(width, height))
-    return mask[height:-height, width:-width].sum() / max(1, mask.sum())
+    return float(mask[height:-height, width:-width].sum() / max(1, mask.sum()))

@@ -8,20 +8,20 @@ runner or a thrown ball passes too. It takes a walker's place, so as much moves 
 """
 
 import contextlib
+import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from data.labels import write_intervals
-from data.scene import BRANCH, FOCAL, GAITS, PATH, Actor, in_view, paint, scenery, shade, with_shadows
-from utils import InputError
+from data.scene import BRANCH, FOCAL, GAITS, PATH, Actor, Colour, Look, in_view, paint, scenery, shade, with_shadows
+from utils import InputError, progress, reason
 
 FPS = 10
 SPEED = {  # m/s
@@ -43,7 +43,7 @@ VIVID = ((40, 50, 200), (40, 140, 225), (190, 110, 40), (60, 190, 220))  # sport
 
 
 class Size(NamedTuple):
-    """How much is drawn: the height of pictures in pixels, the videos, and the frames in each (testing: 20 or more)."""
+    """How much is drawn: the height of pictures in pixels, and videos and frames per video (20 or more for testing)."""
 
     height: int = 160
     train_videos: int = 6
@@ -61,13 +61,13 @@ DEFAULT = Size()
 def passing(kind: str, start: float, rng: np.random.Generator) -> Actor:
     """An Actor whose way begins, outside the picture, at frame `start`."""
 
-    def pick(colours: tuple) -> tuple:
-        return shade(colours[rng.integers(len(colours))], rng.uniform(0.85, 1.15))
+    def pick(colours: Sequence[Colour]) -> Colour:
+        return shade(colours[int(rng.integers(len(colours)))], rng.uniform(0.85, 1.15))
 
     colours = {"trousers": TROUSERS, "skin": SKIN, "hair": HAIR, "paint": VIVID}
     # sportswear is vivid more often, but not always, and some walkers wear it: colours alone give nobody away
     colours["top"] = VIVID if rng.random() < (0.15 if kind == "walker" else 0.5) else CLOTHES
-    look: dict[str, Any] = {"gait": GAITS.get(kind), "tall": rng.uniform(1.6, 1.85), "phase": rng.uniform(0, 2 * np.pi)}
+    look: Look = {"gait": GAITS.get(kind), "tall": rng.uniform(1.6, 1.85), "phase": rng.uniform(0, 2 * np.pi)}
     look |= {what: pick(some) for what, some in colours.items()}
     if kind == "walker" and rng.random() < 0.25:
         ends = np.array([[rng.uniform(-BRANCH, BRANCH), away] for away in (28.0, 6.0)])
@@ -82,7 +82,7 @@ def passing(kind: str, start: float, rng: np.random.Generator) -> Actor:
     return Actor(kind, look, start, np.hypot(*way) / rng.uniform(*SPEED[kind]) * FPS, ends[0], way)
 
 
-def cast(frames: int, events: tuple[str, ...], rng: np.random.Generator) -> list[Actor]:
+def cast(frames: int, events: Sequence[str], rng: np.random.Generator) -> list[Actor]:
     """All Actors of a video: SLOTS at a time, one slot with the events (kinds) in a row between two walkers."""
     actors = []
     for _ in range(SLOTS - bool(events)):
@@ -103,13 +103,13 @@ def cast(frames: int, events: tuple[str, ...], rng: np.random.Generator) -> list
 # Pictures ------------------------------------------------------------------------------------------------------------
 
 
-def abnormal(actors: list[Actor], frame: int) -> bool:
+def abnormal(actors: Sequence[Actor], frame: float) -> bool:
     """The label: whether something else than walkers can be seen."""
     return any(actor.kind != "walker" and in_view(actor, frame) >= VISIBLE for actor in actors if actor.present(frame))
 
 
 def draw_frames(
-    actors: list[Actor], frames: int, background: np.ndarray, rng: np.random.Generator
+    actors: Sequence[Actor], frames: int, background: np.ndarray, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
     """Yields the frames of a video, uint8 (h/2, w/2, 3) for a background (h, w, 3)."""
     height, width = len(background) // 2, background.shape[1] // 2
@@ -135,7 +135,7 @@ def ensure(dataset_path: Path | str, size: Size = DEFAULT) -> None:
     """
     root = Path(dataset_path) / "synthetic"
     made = root / "frame_labels.csv"
-    if made.is_file():
+    if os.path.isfile(made):
         return
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
@@ -144,8 +144,8 @@ def ensure(dataset_path: Path | str, size: Size = DEFAULT) -> None:
             _write(Path(folder) / "synthetic", size)
             (Path(folder) / "synthetic").rename(root)  # fails where anything is in the way
     except OSError as error:
-        if not made.is_file():  # otherwise another process was first
-            what = f"cannot make the data set {root}: {error.strerror}"
+        if not os.path.isfile(made):  # otherwise another process was first
+            what = f"cannot make the data set {root}: {reason(error)}"
             raise InputError(f"{what}; remove what is there or give another --dataset_path") from error
 
 
@@ -161,8 +161,8 @@ def _write(root: Path, size: Size) -> None:
     jobs: list[tuple[str, int, int, tuple[str, ...]]]
     jobs = [("training", number, size.train_frames, ()) for number in range(size.train_videos)]
     jobs += [("testing", number, size.test_frames, EVENTS[number % len(EVENTS)]) for number in range(size.test_videos)]
-    labels = {}
-    with tqdm(total=sum(job[2] for job in jobs), desc="drawing the data set", unit="frame", leave=False) as bar:
+    labels: dict[str, np.ndarray | None] = {}
+    with progress("drawing the data set", "frame", total=sum(job[2] for job in jobs)) as bar:
         for split, number, frames, events in jobs:
             folder = root / split / "frames" / f"{number + 1:02d}"
             folder.mkdir(parents=True)
@@ -170,8 +170,8 @@ def _write(root: Path, size: Size) -> None:
             actors = cast(frames, events, rng)
             for i, picture in enumerate(draw_frames(actors, frames, background, rng)):
                 _, jpeg = cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, 80))
-                (folder / f"{i:03d}.jpg").write_bytes(jpeg.tobytes())
+                (folder / f"{i:03d}.jpg").write_bytes(jpeg.data)
                 bar.update()
             if split == "testing":
-                labels[folder.name] = [abnormal(actors, frame) for frame in range(frames)]
+                labels[folder.name] = np.array([abnormal(actors, frame) for frame in range(frames)], np.uint8)
     write_intervals(root / "frame_labels.csv", labels)

@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     usual = trained.scoring()
     clips = open_split(flags.source_of(args), "training", trained.shape)
     _, clips = hold_out(clips, args.calibration_share, args.seed)
-    loader = testing_loader(clips, args.test_batch_size, flags.workers(args.num_workers_test, args))
+    loader = testing_loader(clips, args.test_batch_size, args.num_workers_test, device)
     scoring = usual if args.th is None else usual._replace(th=args.th)
     calibration = calibrate(trained.model, trained.items, loader, scoring, held_out=args.calibration_share > 0)
     path = save(args.run, calibration, trained.items, [video.name for video in clips.videos])

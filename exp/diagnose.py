@@ -23,7 +23,7 @@ from torch.utils.data import Subset
 
 from data.cache import NO_CACHE
 from data.clips import Clips, Source, normalise, open_split, testing_loader
-from data.frames import read_picture
+from data.pictures import read_picture
 from exp import flags
 from exp.report.memory_figures import Wins, draw_cosines, draw_embedding, draw_maps, draw_wins
 from exp.run import read_record

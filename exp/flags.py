@@ -166,11 +166,6 @@ def add_workers_flag(group: argparse._ActionsContainer, name: str) -> None:
     group.add_argument(name, type=non_negative_int, help="processes that load clips (none with the cache, 2 without)")
 
 
-def workers(given: int | None, args: argparse.Namespace) -> int:
-    """How many processes load clips: reading from the cache is faster than passing clips between processes."""
-    return given if given is not None else 2 if args.no_cache else 0
-
-
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     run = parser.add_argument_group("run")
     run.add_argument("--exp_dir", help="name of the run: exp/<dataset_type>/<method>/<exp_dir> (log if not given)")

@@ -19,7 +19,8 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read once, when FFmpeg 
 
 def textured(video, index, size):
     """A picture (h, w, 3) that is smooth, so that a JPEG keeps it, and another one for each video and index."""
-    noise = np.random.default_rng(zlib.crc32(f"{video}/{index}".encode())).integers(0, 256, (*size, 3), dtype=np.uint8)
+    rng = np.random.default_rng(zlib.crc32(os.fsencode(f"{video}/{index}")))
+    noise = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
     return cv2.GaussianBlur(noise, (0, 0), 1.5)
 
 

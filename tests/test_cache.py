@@ -17,12 +17,14 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from conftest import textured
 from tqdm import tqdm
 
 from data import cache
-from data.cache import KEPT, NO_CACHE, Cache, CachedFrames, DecodedFrames, open_frames
+from data.cache import KEPT, NO_CACHE, Cache, CachedFrames, DecodedFrames, content_digest, open_frames
 from data.clips import open_clips
-from data.frames import FrameError, decode, find_videos
+from data.frames import find_videos
+from data.pictures import FrameError, decode
 from utils import InputError
 
 SIZE = (16, 20, 3)  # height, width, channels
@@ -152,6 +154,20 @@ def rewrite_at_the_same_size(root):
     path.write_bytes(content)
 
 
+def replace_all(root):
+    """By frames of the same names, sizes and times, as a synchronising program leaves them."""
+    for path in root.glob("*/*.jpg"):
+        before = path.stat()
+        picture = textured("other", path.parent.name + path.name, (24, 32))
+        for quality in range(90, 0, -1):
+            content = cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
+            if len(content) <= before.st_size:
+                break
+        path.write_bytes(content.ljust(before.st_size, b"\0"))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
 def add(root):
     rewrite(root, "02/100.jpg")
 
@@ -168,7 +184,7 @@ def rename_video(root):
     (root / "01").rename(root / "11")
 
 
-CHANGES = [rewrite, rewrite_keeping_the_time, rewrite_at_the_same_size, add, remove, rename, rename_video]
+CHANGES = [rewrite, rewrite_keeping_the_time, rewrite_at_the_same_size, replace_all, add, remove, rename, rename_video]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
@@ -218,7 +234,12 @@ def other_array(path):
     np.save(path, np.zeros((2, 3), np.uint8))
 
 
-@pytest.mark.parametrize("spoil", [garbage, empty, cut, other_array], ids=lambda spoil: spoil.__name__)
+def hostile_header(path):
+    header = ("{'descr': '|u1', 'fortran_order': False, 'shape': " + "(" * 500).ljust(1010).encode() + b"\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+
+
+@pytest.mark.parametrize("spoil", [garbage, empty, cut, other_array, hostile_header], ids=lambda spoil: spoil.__name__)
 def test_a_spoilt_file_is_made_again(videos, root, decoding, capsys, spoil):
     open_frames(videos, "training", *SIZE)
     path = only_file(root)
@@ -267,47 +288,92 @@ def test_data_sets_that_look_alike_share_a_folder(tmp_path, make_videos, decodin
 # builds that do not end
 
 
-def wait_for(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.005)
-
-
 @forks
 def test_a_killed_build_leaves_nothing_that_is_used(videos, root, decoding):
+    context = multiprocessing.get_context("fork")
+    under_way, never = context.Event(), context.Event()
+
+    def stop_here(n):
+        if n > 8:
+            under_way.set()
+            never.wait()
+
     def start():
         tqdm.set_lock(threading.RLock())  # the usual one is shared with forks, and the killed one may hold it
         open_frames(videos, "training", *SIZE)
 
-    decoding(lambda n: time.sleep(60) if n > 8 else None)
-    build = multiprocessing.get_context("fork").Process(target=start)
+    decoding(stop_here)
+    build = context.Process(target=start)
     build.start()
-    wait_for(lambda: files(kept(root), ".part"))
-    os.kill(build.pid, signal.SIGKILL)
-    build.join()
-    assert files(kept(root)) == []
+    under_way.wait()
+    (part,) = files(kept(root), ".part")
     decoding()
-    assert right(reopened(root), root)
-    assert len(files(kept(root))) == 1
-
-    (left,) = files(kept(root), ".part")  # for all one knows, it is being written
     add(root)
     reopened(root)
-    assert left.exists()
-    os.utime(left, (time.time() - 3700,) * 2)
+    assert part.exists()  # it is being written
+    os.kill(build.pid, signal.SIGKILL)
+    build.join()
     remove(root)
-    reopened(root)
-    assert not left.exists()
+    assert right(reopened(root), root)
+    assert [path.suffix for path in kept(root).iterdir()] == [".npy"]
 
 
 def test_what_a_killed_build_left_does_not_take_the_space_of_the_next(videos, root, monkeypatch):
     kept(root).mkdir()
     left = kept(root) / "training-16x20x3-0.0.part"
-    left.touch()
-    os.utime(left, (0, 0))
+    left.write_bytes(b"the beginning")
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=0 if left.exists() else 10**9))
     assert isinstance(reopened(root), CachedFrames)
+
+
+# caches that are in use
+
+
+def test_a_cache_stays_while_it_is_used_and_goes_when_it_is_not(videos, root):
+    used = reopened(root)
+    expected = used[0:12]
+    add(root)
+    reopened(root)
+    assert used.path.exists()
+    assert np.array_equal(pickle.loads(pickle.dumps(used))[0:12], expected)  # as a worker gets it
+    path = used.path
+    del used
+    remove(root)
+    again = reopened(root)
+    assert not path.exists()
+    assert files(kept(root)) == [again.path]
+
+
+def test_a_cache_is_mapped_when_it_is_opened(videos, root):
+    frames = reopened(root)
+    expected = frames[0:12]
+    again = CachedFrames(frames.path)
+    frames.path.unlink()
+    assert np.array_equal(again[0:12], expected)
+
+
+def test_a_cache_that_is_gone_for_a_worker_is_one_line(videos, root):
+    sent = pickle.dumps(reopened(root))
+    path = only_file(root)
+    path.unlink()
+    with pytest.raises(InputError, match="cannot read") as caught:
+        pickle.loads(sent)
+    assert str(path) in str(caught.value)
+
+
+# what a run remembers of its data
+
+
+def test_the_digest_of_the_content_is_that_of_a_copy_and_of_no_other(videos, root, tmp_path):
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(root, copy, copy_function=shutil.copyfile)
+    first = content_digest(videos)
+    assert content_digest(find_videos(copy)) == first
+    for change in (replace_all, add, rename, rename_video):
+        shutil.rmtree(copy)
+        shutil.copytree(root, copy)
+        change(copy)
+        assert content_digest(find_videos(copy)) != first
 
 
 def test_an_interrupted_build_leaves_nothing(videos, root, decoding):

@@ -1,6 +1,8 @@
 """The doctor: what it calls an error stops Train.py or Evaluate.py, and nothing else does; what it finds is named."""
 
+import os
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,6 +16,7 @@ from data import check
 from data.labels import built_in_labels
 from utils import run_script
 
+PICTURES = Path(__file__).parent / "pictures"
 TRAINING, TESTING = {"1": 10, "2": 10}, {"3": 12, "4": 9}
 
 
@@ -38,7 +41,10 @@ def doctor(capsys, *arguments):
 def findings(capsys, *arguments):
     """The findings on data that trains and evaluates."""
     status, lines = doctor(capsys, *arguments)
-    assert status == 0 and lines[-1] == "training works; evaluation works"
+    training, evaluation = lines[-1].split("; ")
+    assert status == 0
+    assert training.startswith("training: nothing found that stops it (every frame decodes, ")
+    assert evaluation.startswith("evaluation: nothing found that stops it (every frame decodes, ")
     return lines[:-1]
 
 
@@ -86,6 +92,7 @@ BREAKS = {  # what is done to the folders training/frames, testing/frames and th
         lambda training, testing, own: (own / "frame_labels.csv").write_text("video,first,last\n3,6,12\n"),
         "evaluation",
     ),
+    "a link to nothing": (lambda training, testing, own: (training / "5").symlink_to("nowhere"), "training"),
     "no labels": (lambda training, testing, own: (own / "frame_labels.csv").unlink(), ""),
     "labels of one class": (
         lambda training, testing, own: (own / "frame_labels.csv").write_text("video,first,last\n3,0,3\n"),
@@ -136,7 +143,7 @@ def test_errors_are_what_stops_the_scripts(name, dataset, model, monkeypatch, ca
     errors = [line for line in lines if line.startswith("error: ")]
     assert all(line.startswith(f"error: {fails} fails: ") for line in errors) and bool(errors) == bool(fails)
     for script in ("training", "evaluation"):
-        assert f"{script} {'would fail' if script == fails else 'works'}" in lines[-1]
+        assert f"{script}{' would fail' if script == fails else ': nothing found that stops it'}" in lines[-1]
     assert computes(Train, "train_epoch", monkeypatch, *TINY) == (fails != "training")
     flags = ("--dataset_type", "own", "--num_workers_test", 0, "--model_dir", model, "--output_dir", "scores")
     assert computes(Evaluate, "evaluate", monkeypatch, *flags) == (fails != "evaluation")
@@ -277,11 +284,64 @@ def test_what_is_not_read_is_named(dataset, capsys):
     (dataset / "testing" / "Thumbs.db").touch()
     (dataset / ".decoded").mkdir()
     (dataset / "training" / "frames" / ".7.part").mkdir()
-    (dataset / "training" / "frames" / "gone").symlink_to("nowhere")
+    os.mkfifo(dataset / "training" / "frames" / "pipe")
+    for known in ("testing/masks", "testing/times", "training/times"):
+        (dataset / known).mkdir()
     (dataset / "training" / "frames" / "000.jpg").touch()
     (finding,) = findings(capsys, "own")
-    listed = "testing/readme.txt, training/frames/.7.part, training/frames/000.jpg, training/frames/gone"
+    listed = "testing/readme.txt, training/frames/.7.part, training/frames/000.jpg, training/frames/pipe"
     assert finding == f"note: not read: {listed}"
+
+
+def test_pictures_of_which_a_part_is_used(dataset, capsys):
+    testing = dataset / "testing" / "frames" / "3"
+    shutil.copy(PICTURES / "three_pages.tif", dataset / "training" / "frames" / "1" / "010.tif")
+    shutil.copy(PICTURES / "three_pages.tif", dataset / "training" / "frames" / "1" / "011.tif")
+    (testing / "004.jpg").unlink()
+    picture(testing / "004.png", textured("3", 4, (24, 32)).astype(np.uint16) << 8)
+    lines = findings(capsys, "own")
+    paged = "training video 1 has 2 files of several pages, the first 010.tif: only the first page would be used"
+    assert any(line.startswith(f"warning: {paged}") for line in lines)
+    deep = "testing video 3 has 1 frames of 16 bits per value, the first 004.png: only the upper 8 bits are used"
+    assert f"warning: {deep}" in lines
+
+
+@pytest.mark.parametrize("name", ["hole.jpg", "half_with_end_mark.jpg", "float32.tif"])
+def test_pictures_that_cannot_be_used_are_named(name, dataset, capfd):
+    path = dataset / "training" / "frames" / "1" / f"010{Path(name).suffix}"
+    shutil.copy(PICTURES / name, path)
+    assert check.main(["own"]) == 1
+    out, err = capfd.readouterr()
+    assert f"error: training fails: cannot decode frame {path.relative_to(Path.cwd())}: " in out
+    assert err == ""
+
+
+def test_frames_whose_order_is_in_doubt(dataset, capsys):
+    folder = dataset / "training" / "frames" / "9"
+    folder.mkdir()
+    for i, name in enumerate(["1.9", "1.10", "1.11", "1.12", "1.13"]):
+        picture(folder / f"{name}.png", textured("9", i, (24, 32)))
+    (finding,) = findings(capsys, "own")
+    assert "in the order of decimals, 1.10.png first and 1.9.png last" in finding
+
+
+def test_videos_that_are_unlabelled(dataset, capsys):
+    (dataset / "frame_labels.csv").write_text("video,first,last\n3,6,8\n4,unlabelled,\n")
+    (finding,) = findings(capsys, "own")
+    assert finding.startswith("note: 1 testing videos are unlabelled") and finding.endswith(": 4")
+    check.main(["own"])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["4", "9", "unlabelled"] in rows and ["all", "12", "3", "25.0", "%"] in rows
+    (dataset / "frame_labels.csv").write_text("video,first,last\n3,unlabelled,\n4,unlabelled,\n")
+    assert any("no frame that gets a score is labelled" in line for line in findings(capsys, "own"))
+
+
+def test_names_that_are_no_utf8(dataset, capsys):
+    (dataset / "testing" / "frames" / "4").rename(dataset / "testing" / "frames" / "caf\udce9")
+    (dataset / "frame_labels.csv").write_bytes(b"video,first,last\n3,6,8\ncaf\xe9,0,5\n")
+    assert findings(capsys, "own") == []
+    assert check.main(["own"]) == 0
+    assert ["caf\\udce9", "9", "6", "66.7", "%"] in [line.split() for line in capsys.readouterr().out.splitlines()]
 
 
 def test_labels_that_give_no_auc(dataset, capsys):

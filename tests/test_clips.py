@@ -1,14 +1,20 @@
 """Clips and the loader of them: which frames are in a clip, in which order, and which clips in a batch."""
 
 import gc
+import os
+import signal
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import Dataset, Subset
 
+from data import clips as clips_module
 from data.cache import KEPT, NO_CACHE
-from data.clips import Clips, normalise, open_clips, testing_loader, training_loader
+from data.clips import WORKERS, Clips, normalise, one_ahead, open_clips, testing_loader, training_loader
 from data.frames import Video
 from utils import InputError, run_script
 
@@ -167,28 +173,111 @@ def test_workers_change_nothing(tmp_path, make_videos):
         assert torch.equal(alone, working)
 
 
+def test_with_a_cache_this_process_loads_and_without_one_workers_do(tmp_path, make_videos):
+    videos = make_videos(tmp_path / "shop" / "training" / "frames", {"01": 9})
+    for cache, workers in ((KEPT, 0), (NO_CACHE, WORKERS)):
+        clips = open_clips(videos, "training", 3, SIZE, cache)
+        assert training_loader(clips, 2, None, seed=0).num_workers == workers
+        assert testing_loader(clips, 2, None).num_workers == workers
+        assert testing_loader(Subset(clips, [0, 1]), 2, None).num_workers == workers
+        assert testing_loader(clips, 2, 1).num_workers == 1
+
+
+@pytest.mark.parametrize(
+    ("device", "workers", "pinned", "ahead"), [("cpu", 0, 0, 0), ("mps", 0, 0, 0), ("cuda", 0, 1, 1), ("cuda", 1, 1, 0)]
+)
+def test_batches_are_pinned_and_prepared_by_a_thread_for_cuda_alone(device, workers, pinned, ahead):
+    loader = testing_loader(clips_of(9, t_length=3), 2, workers, torch.device(device))
+    assert (loader.pin_memory, loader.ahead) == (pinned, ahead)
+
+
+def test_the_next_batch_is_prepared_while_one_is_used():
+    asked = [threading.Event() for _ in range(5)]
+
+    def batches():
+        for number in range(4):
+            asked[number].set()
+            yield torch.tensor(number)
+        asked[4].set()
+
+    taken = []
+    for number, batch in enumerate(one_ahead(batches())):
+        asked[number + 1].wait()  # for ever, if it were only asked for when this one is done
+        taken.append(int(batch))
+    assert taken == [0, 1, 2, 3]
+
+
+def test_an_error_in_the_thread_is_raised_where_the_batches_are_used():
+    def batches():
+        yield torch.tensor(0)
+        raise InputError("a broken frame")
+
+    with pytest.raises(InputError, match="a broken frame"):
+        list(one_ahead(batches()))
+
+
+def test_batches_that_are_not_all_taken_end_their_thread():
+    before = threading.active_count()
+    some = one_ahead(iter([torch.tensor(number) for number in range(4)]))
+    next(some)
+    some.close()
+    assert threading.active_count() == before
+
+
+def test_shared_memory_that_is_too_small_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(clips_module, "SHARED_MEMORY", tmp_path)
+    clips = clips_of(40, t_length=3)
+    batch = 4 * clips[0].nbytes
+    monkeypatch.setattr(clips_module.shutil, "disk_usage", lambda _: SimpleNamespace(free=5 * batch - 1))
+    testing_loader(clips, 4, 0)
+    testing_loader(clips, 4, 1)
+    with pytest.raises(InputError, match="2 processes that load clips need") as caught:
+        testing_loader(clips, 4, 2)
+    assert "--num_workers" in str(caught.value)
+    assert "--shm-size" in str(caught.value)
+
+
+class Deadly(Dataset):
+    """Kills the process that reads its second item, as a system without memory does."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        if index == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.zeros(3, dtype=torch.uint8)
+
+
+def test_a_worker_that_is_killed_is_one_line():
+    loader = testing_loader(Deadly(), 1, 1)
+    with pytest.raises(InputError, match="a process that loads clips was killed"):
+        list(loader)
+    gc.collect()
+
+
 def test_two_processes_share_the_clips():
     clips = clips_of(20, 17, t_length=3)  # 33 clips: 16 for each of two, one is left out
     for epoch in range(2):
         shares = []
         for rank in range(2):
-            loader = training_loader(clips, 1, 0, seed=3, rank=rank, world_size=2)
+            loader = training_loader(clips, 1, 0, seed=3, share=(rank, 2))
             loader.sampler.set_epoch(epoch)
             assert len(loader) == 16
             shares.append(in_order(loader))
         assert len(set(shares[0]) | set(shares[1])) == 32  # nothing twice
 
     every = clips_of(20, 16, t_length=3)  # 32 clips
-    shares = [in_order(training_loader(every, 4, 0, seed=3, rank=rank, world_size=2)) for rank in range(2)]
+    shares = [in_order(training_loader(every, 4, 0, seed=3, share=(rank, 2))) for rank in range(2)]
     assert sorted(shares[0] + shares[1]) == in_order(testing_loader(every, 4, 0))
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_fewer_clips_than_a_batch_are_an_error(world_size):
     clips = clips_of(10, t_length=3)  # 8 clips
-    assert len(training_loader(clips, 8 // world_size, 0, seed=0, world_size=world_size)) == 1
+    assert len(training_loader(clips, 8 // world_size, 0, seed=0, share=(0, world_size))) == 1
     with pytest.raises(InputError, match="--batch_size"):
-        training_loader(clips, 8 // world_size + 1, 0, seed=0, world_size=world_size)
+        training_loader(clips, 8 // world_size + 1, 0, seed=0, share=(0, world_size))
 
 
 def test_a_broken_frame_met_by_a_worker_is_one_line_that_names_it(tmp_path, make_videos, capsys):

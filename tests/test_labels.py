@@ -1,6 +1,7 @@
 """Labels: every source, subsets and odd names of videos, and what is said when labels do not fit."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from data.labels import (
     read_intervals,
     write_intervals,
 )
+from data.times import times_path, write_times
 from utils import InputError
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -185,6 +187,21 @@ def test_array_of_other_values_or_shape(dataset, values, match):
     rejected(f"frame_labels.npy.*{match}", load, dataset, video("a", 4))
 
 
+@pytest.mark.parametrize("shape", ["(1000000000000000,)", "(4, 1000000000000)", "(-5,)", f"({'9' * 400},)", "(" * 500])
+def test_a_header_that_promises_more_than_the_file_holds(dataset, shape):
+    """Refused at once: nothing of that size is allocated."""
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(1010).encode() + b"\n"
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(4)
+    (dataset / "frame_labels.npy").write_bytes(content)
+    rejected("cannot read", load, dataset, video("a", 4))
+
+
+@pytest.mark.parametrize("name", ["frame_labels.npy", "frame_labels.csv"])
+def test_a_fifo_is_not_waited_for(dataset, name):
+    os.mkfifo(dataset / name)
+    rejected("not a regular file", load, dataset, video("a", 4))
+
+
 def test_broken_array_files(dataset):
     path = dataset / "frame_labels.npy"
     np.save(path, np.array([{}, 1, 2, 3], dtype=object), allow_pickle=True)  # a pickle must never be run
@@ -225,6 +242,11 @@ def test_csv_intervals(dataset):
         ("video,first,last\n01,-1,2\n", "line 2: first and last must be frame numbers"),
         ("video,first,last\n01,0,1.5\n", "line 2: first and last must be frame numbers"),
         ("video,first,last\n01,0\n", "line 2: 2 values"),
+        ("video,first,last\n01,0," + "9" * 5000 + "\n", "line 2: first and last must be frame numbers"),
+        ("video,first,last\n01,unlabelled,3\n", "line 2: an unlabelled video has no last frame"),
+        ("video,first,last\n01,unlabelled,\n01,0,1\n", "line 3: video 01 is unlabelled by an earlier line"),
+        ("video,first,last\n01,0,1\n01,unlabelled,\n", "line 3: video 01 has an interval by an earlier line"),
+        ("video,first,last\n01,0:00,0:01\n", "line 2: the times of the frames of video 01 are not known"),
         (b"video,first,last\n\xff\xfe,0,1\n", "cannot read"),
     ],
 )
@@ -237,6 +259,67 @@ def test_all_lines_with_mistakes_are_kept(dataset):
     with pytest.raises(LabelsError, match=r"line 2: no test video '1' .* \(and 2 more,") as caught:
         read(dataset, text, video("01", 5))
     assert [problem.split(": ")[0][-6:] for problem in caught.value.problems] == ["line 2", "line 4", "line 5"]
+
+
+def timed(dataset, text, seconds):
+    path = dataset / "timed.csv"
+    path.write_text(f"video,first,last\n{text}\n")
+    (found,) = read_intervals(path, [video("01", len(seconds))], lambda _: np.array(seconds)).values()
+    return found.tolist()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("01,0:00,0:00.5", [1, 1, 0, 0, 0]),
+        ("01,0:00.1,0:59.9", [0, 1, 0, 0, 0]),  # the frames between, at whatever rate they were taken
+        ("01,1:00,1:02", [0, 0, 1, 1, 0]),
+        ("01,0:01:02,1:00:00.9", [0, 0, 0, 1, 1]),
+        ("01,0:00.5,0:00.5", [0, 1, 0, 0, 0]),
+    ],
+)
+def test_intervals_in_seconds(dataset, line, expected):
+    assert timed(dataset, line, [0, 0.5, 60, 62, 3600]) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "match"),
+    [
+        ("01,0:01,0:00", "line 2: first is 0:01, after last, 0:00"),
+        ("01,0:02,0:07", "line 2: 0:02 to 0:07 is not within video 01, which ends at 4.00 s"),
+        ("01,0:04.5,0:05", "line 2: 0:04.5 to 0:05 is not within"),
+        ("01,0:01.2,0:01.8", "line 2: no frame of video 01 is between"),
+        ("01,0:01,3", "line 2: '3' is not a time"),
+        ("01,1:2:3:4,0:01", "line 2: '1:2:3:4' is not a time"),
+        ("01,0:" + "1" * 5000 + ",0:01", "line 2: .* is not a time"),
+    ],
+)
+def test_intervals_in_seconds_that_do_not_fit(dataset, line, match):
+    message = rejected(match, timed, dataset, line, [0, 1, 2, 3, 4])
+    assert len(message) < 400
+
+
+def test_times_that_are_kept_beside_the_frames_are_used(dataset):
+    one = Video("01", dataset / "testing" / "frames" / "01", ("0.jpg", "1.jpg", "2.jpg"))
+    write_times(times_path(one.directory), [0, 30, 60])
+    (dataset / "frame_labels.csv").write_text("video,first,last\n01,0:29,1:00\n")
+    assert load(dataset, one)["01"].tolist() == [0, 1, 1]
+
+
+def test_a_video_can_be_unlabelled(dataset, tmp_path):
+    labels = read(dataset, "video,first,last\n01,unlabelled,\n02,1,1\n", video("01", 3), video("02", 2), video("03", 1))
+    assert labels["01"] is None
+    assert labels["02"].tolist() == [0, 1] and labels["03"].tolist() == [0]
+    write_intervals(tmp_path / "again.csv", labels)
+    again = read_intervals(tmp_path / "again.csv", [video("01", 3), video("02", 2), video("03", 1)])
+    assert again["01"] is None and again["02"].tolist() == [0, 1]
+
+
+def test_names_that_are_no_utf8_are_labelled(dataset):
+    labels = read(dataset, b"video,first,last\ncaf\xe9,1,1\n", video("caf\udce9", 2))
+    assert labels["caf\udce9"].tolist() == [0, 1]
+    write_intervals(dataset / "again.csv", labels)
+    assert (dataset / "again.csv").read_bytes() == b"video,first,last\ncaf\xe9,1,1\n"
 
 
 def test_written_intervals_read_back(tmp_path):

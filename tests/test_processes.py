@@ -116,7 +116,7 @@ def one_process(videos):
     """The losses and items of each step, of a process that is fed what the two are fed."""
     args = Train.parse(list(map(str, command("alone")[1:])))
     clips = open_clips(videos, "training", 5, (16, 16, 3))
-    shards = [training_loader(clips, BATCH, 0, args.seed, rank, 2) for rank in range(2)]
+    shards = [training_loader(clips, BATCH, 0, args.seed, (rank, 2)) for rank in range(2)]
     torch.manual_seed(args.seed)
     model = build_model(vars(args)).train()
     items = memory.initial_items(args.msize, args.mdim)

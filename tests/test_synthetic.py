@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from data import synthetic
-from data.frames import decode, find_videos, split_directory
+from data.frames import find_videos, split_directory
 from data.labels import frame_labels, intervals
+from data.pictures import decode
 from utils import InputError
 
 SMALL = synthetic.Size(height=64, train_videos=2, train_frames=12, test_videos=4, test_frames=48)

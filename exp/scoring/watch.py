@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from data.frames import to_planes
+from data.pictures import to_planes
 from data.stream import Frame, Stream
 from exp.scoring.score import Batch, Place, Scored, Scoring, score
 from model.convae import ConvAE
@@ -65,8 +64,7 @@ def batches_of_frames(
                 clips, places = [], []
             window.clear()
             gap = True
-        picture = cv2.cvtColor(frame.picture, cv2.COLOR_BGR2GRAY) if shape["c"] == 1 else frame.picture
-        window.append(to_planes(picture, shape["h"], shape["w"]))
+        window.append(to_planes(frame.picture, shape["h"], shape["w"], shape["c"]))
         if frame.scored and len(window) == shape["t_length"]:
             clips.append(np.concatenate(window))
             places.append(Place(0, frame.index, replace(frame, gap=gap)))
