@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from data.clips import Clips, normalise, open_split, testing_loader, training_loader
+from data.frames import listing_digest
 from exp import flags
 from exp.checkpoints import build_model
 from exp.device import (
@@ -76,6 +77,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     run = parser.add_mutually_exclusive_group()
     run.add_argument("--resume", action="store_true", help="go on with the run that is in the directory")
     run.add_argument("--overwrite", action="store_true", help="discard the run that is in the directory")
+    parser.add_argument("--data_changed", action="store_true", help="resume though the training frames changed")
     parser.set_defaults(method="pred", dataset_type="synthetic", exp_dir="log")
     args = parser.parse_args(arguments)
     flags.fill_in(args)
@@ -170,6 +172,7 @@ def train(run: Run, args: argparse.Namespace, device: torch.device, rank: int, p
     """Train from where the run is to its last epoch, in this process of so many."""
     with rank_zero_first():  # what it makes or decodes, the others find
         clips = open_split(flags.source_of(args), "training", vars(args))
+    run.expect_data(listing_digest(clips.videos), args.data_changed)
     clips, normal = calibration.hold_out(clips, args.calibration_share, args.seed)  # to train on, to calibrate on
     loader = training_loader(clips, args.batch_size, args.num_workers, args.seed, (rank, processes), device)
 

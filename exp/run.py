@@ -46,6 +46,8 @@ FREE = (  # flags that may differ when a run is resumed
     "figure_format",
     "tensorboard",
     "resume",
+    "data_changed",
+    "data",
     "overwrite",
 )
 RUN_FILES = (  # what a run consists of, beside flags.json
@@ -251,6 +253,19 @@ class Run:
                 f"--resume: {checkpoint} is missing, and {self.directory} holds a trained model that would be"
                 " lost: bring the checkpoint back, or name another --exp_dir"
             )
+
+    def expect_data(self, digest: str, may_differ: bool = False) -> None:
+        """Remember which data the run is trained on, by their digest (data.frames.listing_digest).
+
+        Raises InputError where a run that is resumed was trained on other data, unless they may differ.
+        """
+        before = read_flags(self.directory).get("data") if self.resume else None
+        if before not in (None, digest) and not may_differ:
+            raise InputError(
+                f"--resume: the training frames are not those that {self.directory} was begun with (other names or"
+                " sizes): bring those back, or give --data_changed to go on with these"
+            )
+        self.flags["data"] = digest
 
     def begin(self, device: torch.device) -> None:
         """Train from here on: remove the run that is to be discarded, and write what this one was started with.

@@ -232,6 +232,19 @@ def test_resuming_after_kill_9(at, number, undisturbed):
     assert_same(run_of(), undisturbed)
 
 
+def test_resuming_on_other_data_needs_a_word(dataset, capsys):
+    assert train(epochs=2) == 0
+    frame = dataset / "training/frames/1/003.jpg"
+    frame.write_bytes(frame.read_bytes() + b"more")  # still the same picture
+    (run_of() / "calibration.pt").unlink()
+    before = (run_of() / "flags.json").read_text()
+    assert train("--resume", epochs=2) == 2
+    one_line(capsys, "--resume", "training frames", "--data_changed")
+    assert (run_of() / "flags.json").read_text() == before
+    assert train("--resume", "--data_changed", epochs=2) == 0
+    assert train("--resume", epochs=2) == 0  # these are its data now
+
+
 def test_model_and_items_of_different_epochs_are_refused(dataset, monkeypatch, capsys):
     killed_while_saving(monkeypatch, 6)  # model.pth is of epoch 2, m_items.pt of epoch 1
     assert evaluate() == 2
