@@ -182,12 +182,13 @@ def test_overwriting_leaves_nothing_of_the_old_run(dataset, monkeypatch):
     assert train() == 0
     assert evaluate() == 0
     (run_of() / "figures").mkdir()
-    (run_of() / "figures" / "old.png").write_bytes(b"")
+    (run_of() / "figures" / "training.png").write_bytes(b"")
     monkeypatch.setattr(calibration, "calibrate", kill)
     with pytest.raises(Killed):
         train("--overwrite")
     left = {path.name for path in run_of().iterdir()}
-    assert not left & {"calibration.pt", "figures", "scores.csv", "alarms.csv", "evaluation.json"}
+    assert not left & {"calibration.pt", "scores.csv", "alarms.csv", "evaluation.json"}
+    assert not list((run_of() / "figures").iterdir())
     assert "model.pth" in left
 
 
@@ -266,7 +267,7 @@ def test_a_calibration_of_another_model_or_a_damaged_one_is_refused(dataset, cap
     one_line(capsys, run_of() / "calibration.pt", "does not belong to", "makes it")
     (run_of() / "calibration.pt").write_bytes(b"garbage")
     assert evaluate("--th", "auto") == 2
-    one_line(capsys, run_of() / "calibration.pt", "whole")
+    one_line(capsys, run_of() / "calibration.pt", "torch.save")
 
 
 def test_a_calibration_of_weights_alone_needs_a_data_set(dataset, capsys):

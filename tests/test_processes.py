@@ -24,6 +24,7 @@ from helpers import PAUSING, ROOT, TINY, assert_same, contents, run_of
 import Train
 from data.clips import normalise, open_clips, training_loader
 from exp.checkpoints import build_model
+from exp import meter
 from exp.scoring import score
 from model import memory
 from utils import run_script
@@ -72,7 +73,7 @@ def as_rank(rank, port, folder, arguments, dtype):
         Train.normalise = score.normalise = in_float64
     os.chdir(folder)
     losses, items, written = [], [], []
-    gather, check_same = Train.gather, Train.check_same
+    gather, check_same = meter.gather, Train.check_same
 
     def gathered(values):
         everyone = gather(values)
@@ -89,13 +90,14 @@ def as_rank(rank, port, folder, arguments, dtype):
         if changes or (event == "open" and isinstance(details[1], str) and set(details[1]) & set("wax+")):
             written.append(f"{event} {details[0]}")
 
-    Train.gather, Train.check_same, Train.CHECK_EVERY = gathered, checked, 1
+    meter.gather, Train.check_same = gathered, checked
     sys.addaudithook(watch)
     sys.argv = [str(argument) for argument in arguments]
     try:
         run_script(Train.main)
     except SystemExit as end:
-        torch.distributed.destroy_process_group()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
         return end.code or 0, losses, items, [name for name in written if "/dev/" not in name]
 
 
