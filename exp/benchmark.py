@@ -13,9 +13,12 @@ import argparse
 import contextlib
 import json
 import multiprocessing
+import multiprocessing.connection
+import os
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -133,6 +136,9 @@ class Plain:
         self.task, self.device = task, torch.device(task.device)
         self.clips = PlainClips(videos_of(task), task.shape["t_length"], task.size)
         model, items = initial(task)
+        # the same rounding as ours: PyTorch would let convolutions round to TF32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = self.device.type == "cuda"
         self.model, self.items = model.to(self.device), items.to(self.device)
         for module in model.modules():
             if isinstance(module, nn.ReLU):
@@ -208,11 +214,24 @@ START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() 
 _here: dict[str, Any] = {}  # in a process that runs one way: what runs
 
 
+def _begin(threads: int) -> None:
+    """What a worker does first: it ends when the benchmark does, even by a kill."""
+    torch.set_num_threads(threads)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: Any) -> None:
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+
 def _worker() -> ProcessPoolExecutor:
     context = multiprocessing.get_context(START)
     if START == "forkserver":
         context.set_forkserver_preload(["Train"])  # what takes seconds to import, once for all
-    return ProcessPoolExecutor(1, context, torch.set_num_threads, (torch.get_num_threads(),))  # as many as here
+    return ProcessPoolExecutor(1, context, _begin, (torch.get_num_threads(),))  # as many as here
 
 
 def _start(make: Callable, arguments: tuple) -> None:

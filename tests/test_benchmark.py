@@ -1,12 +1,14 @@
 """The benchmark: its two sides do the same work, and its tables and numbers come out whole."""
 
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import call, one_line
+from helpers import ROOT, call, one_line
 
 from data import synthetic
 from data.clips import open_clips
@@ -117,3 +119,23 @@ def test_mistakes(flags, words, tmp_path, capsys):
     assert call(benchmark, *flags, "--output", tmp_path / "no.json") == 2
     one_line(capsys, *words)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_a_killed_benchmark_leaves_no_workers_behind():
+    process = subprocess.Popen([sys.executable, "-c", WORKER], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    worker = int(process.stdout.readline())
+    assert Path(f"/proc/{worker}").exists()
+    process.kill()
+    process.wait()
+    assert process.stdout.read() == ""  # returns when the worker, which holds the other end of the pipe, has ended
+
+
+WORKER = """
+import os, time
+from exp import benchmark
+if __name__ == "__main__":
+    pool = benchmark._worker()
+    print(pool.submit(os.getpid).result(), flush=True)
+    pool.submit(time.sleep, 600).result()
+"""

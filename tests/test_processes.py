@@ -23,8 +23,8 @@ from helpers import PAUSING, ROOT, TINY, assert_same, contents, run_of
 
 import Train
 from data.clips import normalise, open_clips, training_loader
-from exp.checkpoints import build_model
 from exp import meter
+from exp.checkpoints import build_model
 from exp.scoring import score
 from model import memory
 from utils import run_script
