@@ -28,12 +28,17 @@ _natural = natsort_keygen()
 class Video(NamedTuple):
     """The frames of one video, not decoded."""
 
-    name: str
+    name: str  # of its folder, printable
     directory: Path
     frames: tuple[str, ...]  # file names in order
 
     def path(self, index: int) -> Path:
         return self.directory / self.frames[index]
+
+
+def printable(name: str | Path) -> str:
+    """A file name in characters that UTF-8 can write: bytes that are none become %E9 and the like."""
+    return re.sub("[\udc80-\udcff]", lambda odd: f"%{ord(odd[0]) - 0xDC00:02X}", os.fspath(name))
 
 
 def natural_key(name: str) -> tuple[Any, str]:
@@ -99,7 +104,7 @@ def scan(directory: Path) -> Iterator[tuple[Video, str | None]]:
             yield _scan_video(folder.name, Path(folder.path))
         elif not os.path.exists(folder.path):
             problem = f"video {folder.path} is a link to something that is not there: mend or remove it"
-            yield Video(folder.name, Path(folder.path), ()), problem
+            yield Video(printable(folder.name), Path(folder.path), ()), problem
 
 
 def _scan_video(name: str, folder: Path) -> tuple[Video, str | None]:
@@ -113,7 +118,7 @@ def _scan_video(name: str, folder: Path) -> tuple[Video, str | None]:
         problem = f"not a frame: {folder / foreign[0]}{others}; remove it, a video holds only {kinds}"
     elif not frames:
         problem = f"no frames in {folder}: remove the folder or extract the video again"
-    return Video(name, folder, frames), problem
+    return Video(printable(name), folder, frames), problem
 
 
 def find_videos(directory: Path) -> list[Video]:

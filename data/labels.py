@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from data.frames import Video
+from data.frames import Video, printable
 from data.times import read_times
 from utils import InputError, reading, write_whole
 
@@ -218,11 +218,12 @@ def _video(row: list[str], videos: Mapping[str, Video]) -> Video:
     """The video of a line of the csv. Raises InputError when it is none of these."""
     if len(row) != len(HEADER):
         raise InputError(f"{len(row)} values, but a line is {','.join(HEADER)}")
-    if row[0] not in videos and any("\udc80" <= c <= "\udcff" for c in row[0]):
-        raise InputError(f"cannot read {_short(row[0])}: it is not UTF-8 text, and no video on disk has this name")
-    if row[0] not in videos:
+    name = printable(row[0])
+    if name not in videos and name != row[0]:
+        raise InputError(f"cannot read {_short(name)}: it is not UTF-8 text, and no video on disk has this name")
+    if name not in videos:
         raise InputError(f"no test video {_short(row[0])} on disk; names are those of the folders, 01 is not 1")
-    return videos[row[0]]
+    return videos[name]
 
 
 def _check_unlabelled(row: list[str], is_marked: bool) -> None:
@@ -283,7 +284,7 @@ def write_intervals(path: Path, labels: Mapping[str, np.ndarray | None]) -> None
     """Write labels as the csv that `read_intervals` reads. It appears whole or not. Raises InputError."""
 
     def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(HEADER)
             for name, values in labels.items():

@@ -27,10 +27,10 @@ from tqdm import tqdm
 
 from data.archives import LAYOUTS, check_truth, differences, find_entries, official
 from data.download import fetch, unpacked
-from data.frames import EXTENSIONS, LITTER, Video, find_videos, in_order, natural_key
+from data.frames import EXTENSIONS, LITTER, Video, find_videos, in_order, natural_key, printable
 from data.labels import BUILT_IN, read_intervals, write_intervals
 from data.pictures import read_picture
-from data.reader import Reader, printable
+from data.reader import Reader
 from data.times import Clock, times_path, write_times
 from utils import InputError, Parser, run_script
 

@@ -1,15 +1,14 @@
 """Decode a video file or a network address with PyAV: pictures upright, with their presentation times."""
 
-import os
 import re
 from bisect import insort
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
 import numpy as np
 
+from data.frames import printable
 from utils import InputError
 
 ANY_FPS = 25.0  # where the source gives no rate
@@ -151,8 +150,3 @@ def _upright(frame: av.VideoFrame) -> np.ndarray:
                 picture, a, d = picture.transpose(1, 0, 2), c, b
             picture = np.ascontiguousarray(picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
     return picture
-
-
-def printable(name: str | Path) -> str:
-    """A file name in characters that UTF-8 can write: bytes that are none become %E9 and the like."""
-    return re.sub("[\udc80-\udcff]", lambda odd: f"%{ord(odd[0]) - 0xDC00:02X}", os.fspath(name))

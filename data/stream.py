@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from data.reader import ANY_FPS, MOST_FPS, Decoded, Reader, printable
+from data.frames import printable
+from data.reader import ANY_FPS, MOST_FPS, Decoded, Reader
 from data.times import Clock
 from utils import InputError
 

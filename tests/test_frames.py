@@ -201,11 +201,16 @@ def test_a_missing_data_set_or_split_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["caf\udce9", "\udcbc\udce0\udcbf\udcd8", "with a space", "größe", "监控 01", "a;b&c'd", "[01]"]
+    ("name", "shown"),
+    [
+        ("caf\udce9", "caf%E9"),  # Latin-1
+        ("\udcbc\udce0\udcbf\udcd8", "%BC%E0%BF%D8"),  # GBK
+        *((name, name) for name in ("with a space", "größe", "监控 01", "a;b&c'd", "[01]")),
+    ],
 )
-def test_names_of_every_kind_are_found_and_decoded(tmp_path, make_videos, name):
+def test_names_of_every_kind_are_found_and_decoded(tmp_path, make_videos, name, shown):
     (video,) = make_videos(tmp_path / "data ü" / "frames", {name: 2}, ext=".png")
-    assert video.name == name
+    assert video.name == shown
     assert np.array_equal(decode(video.path(1), 24, 32, 3), textured(name, 1, (24, 32)).transpose(2, 0, 1))
 
 
