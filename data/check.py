@@ -21,7 +21,8 @@ from data import synthetic
 from data.archives import differences
 from data.findings import SCRIPTS, Checked, Finding, Frame
 from data.frames import Video, scan, split_directory
-from data.labels import BUILT_IN, FAMILIES, Labels, LabelsError, frame_labels, label_source
+from data.intervals import Labels, LabelsError
+from data.labels import BUILT_IN, FAMILIES, frame_labels, label_source
 from data.pictures import FrameError, read_checked
 from utils import InputError, Parser, named, one_line, progress, run_script
 

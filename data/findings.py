@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from data.frames import LITTER, Video, ambiguous, decimals, order_in_doubt
-from data.labels import FAMILIES, Labels, frame_labels, intervals, label_source
+from data.intervals import Labels, intervals
+from data.labels import FAMILIES, frame_labels, label_source
 from utils import named
 
 SCRIPTS = {"training": "training", "testing": "evaluation"}  # what reads a split

@@ -28,7 +28,8 @@ from tqdm import tqdm
 from data.archives import LAYOUTS, check_truth, differences, find_entries, official
 from data.download import fetch, unpacked
 from data.frames import EXTENSIONS, LITTER, Video, find_videos, in_order, natural_key, printable
-from data.labels import BUILT_IN, read_intervals, write_intervals
+from data.intervals import read_intervals, write_intervals
+from data.labels import BUILT_IN
 from data.pictures import read_picture
 from data.reader import Reader
 from data.times import Clock, times_path, write_times

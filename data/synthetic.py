@@ -19,7 +19,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from data.labels import write_intervals
+from data.intervals import write_intervals
 from data.scene import BRANCH, FOCAL, GAITS, PATH, Actor, Colour, Look, in_view, paint, scenery, shade, with_shadows
 from utils import InputError, progress, reason
 

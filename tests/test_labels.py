@@ -9,16 +9,8 @@ import pytest
 
 from data import labels as module
 from data.frames import Video
-from data.labels import (
-    BUILT_IN,
-    LabelsError,
-    built_in_labels,
-    frame_labels,
-    intervals,
-    label_source,
-    read_intervals,
-    write_intervals,
-)
+from data.intervals import LabelsError, intervals, read_intervals, write_intervals
+from data.labels import BUILT_IN, built_in_labels, frame_labels, label_source
 from data.times import times_path, write_times
 from utils import InputError
 

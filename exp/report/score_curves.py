@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import ConnectionPatch, Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from data.labels import intervals
+from data.intervals import intervals
 from exp.report.style import ABNORMAL, GREEN, GREY, NORMAL, SHADE, Look, add_title, beside, save_figure, styled
 from exp.scoring.alarms import Decisions
 from exp.scoring.evaluation import Evaluation

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from data.labels import intervals
+from data.intervals import intervals
 from exp.report.encoder import VideoFile
 from exp.scoring.alarms import Decisions
 from exp.scoring.evaluation import Evaluation

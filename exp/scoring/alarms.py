@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.labels import intervals
+from data.intervals import intervals
 from exp.flags import Span
 from exp.scoring.calibration import Calibration
 from exp.scoring.evaluation import Evaluation, rate_of, smoothed

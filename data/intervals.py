@@ -1,0 +1,163 @@
+"""Labels as abnormal intervals: the csv with the lines video,first,last that people write, and runs of ones."""
+
+import csv
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from data.frames import Video, printable
+from data.times import read_times
+from utils import InputError, reading, write_whole
+
+Labels = dict[str, np.ndarray | None]  # of each video by name: uint8 (frames,), 1 = abnormal; None: nobody knows
+Seconds = Callable[[Video], np.ndarray | None]  # the time of each frame of a video, (frames,); None where not known
+
+HEADER = ["video", "first", "last"]
+UNLABELLED = "unlabelled"
+TIME = re.compile(r"(?:(\d{1,4}):)?(\d{1,4}):(\d{1,2}(?:\.\d{1,9})?)")  # [hours:]minutes:seconds
+MOST_DIGITS = 9  # of a frame number
+SLACK = 1.0  # seconds by which an interval may end after its video: times are often rounded up
+
+
+class LabelsError(InputError):
+    """Labels that do not fit the videos. `problems` has a line for each; the message is the first of them."""
+
+    def __init__(self, problems: list[str]):
+        others = f" (and {len(problems) - 1} more, which python -m data.check lists)" if len(problems) > 1 else ""
+        super().__init__(f"{problems[0]}{others}")
+        self.problems = problems
+
+
+def kept_seconds(video: Video) -> np.ndarray | None:
+    """The time of each frame, (frames,), as kept beside them; None where it is not. Raises InputError."""
+    times = read_times([video], fps=1)[0]
+    return None if times.assumed else times.seconds
+
+
+def read_intervals(path: Path, videos: Sequence[Video], seconds: Seconds = kept_seconds) -> Labels:
+    """Labels written as abnormal intervals: {video name: uint8 (frames,), or None where unlabelled} of these videos.
+
+    The csv starts with the line `video,first,last`. Each further line is one abnormal interval of a video, which is
+    named exactly as its folder: two frames, counted from 0, both included, or two times such as 0:12.4 or 1:02:03,
+    which `seconds` turns into the frames between them. The line `video,unlabelled,` says that nobody knows. A video
+    without a line is normal. Raises InputError with file and line number.
+    """
+    by_name = {video.name: video for video in videos}
+    labels: Labels = {name: np.zeros(len(video.frames), np.uint8) for name, video in by_name.items()}
+    problems, marked = [], set()
+    try:
+        # -sig: spreadsheets write a byte order mark; surrogateescape: names of folders need not be UTF-8
+        with reading(path), open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            reader = csv.reader(file)
+            if next(reader, None) != HEADER:
+                raise InputError(f"{path}, line 1: the header must be {','.join(HEADER)}")
+            for row in reader:
+                if not row:
+                    continue
+                try:
+                    video = _video(row, by_name)
+                    if row[1].strip() == UNLABELLED:
+                        _check_unlabelled(row, video.name in marked)
+                        labels[video.name] = None
+                        continue
+                    values = labels[video.name]
+                    if values is None:
+                        raise InputError(f"video {video.name} is {UNLABELLED} by an earlier line: remove one of them")
+                    values[_frames(row, video, seconds)] = 1
+                    marked.add(video.name)
+                except InputError as error:
+                    problems.append(f"{path}, line {reader.line_num}: {error}")
+    except csv.Error as error:
+        raise InputError(f"cannot read {path}: {error}; it must be a csv with the lines video,first,last") from error
+    if problems:
+        raise LabelsError(problems)
+    return labels
+
+
+def _video(row: list[str], videos: Mapping[str, Video]) -> Video:
+    """The video of a line of the csv. Raises InputError when it is none of these."""
+    if len(row) != len(HEADER):
+        raise InputError(f"{len(row)} values, but a line is {','.join(HEADER)}")
+    name = printable(row[0])
+    if name not in videos and name != row[0]:
+        raise InputError(f"cannot read {_short(name)}: it is not UTF-8 text, and no video on disk has this name")
+    if name not in videos:
+        raise InputError(f"no test video {_short(row[0])} on disk; names are those of the folders, 01 is not 1")
+    return videos[name]
+
+
+def _check_unlabelled(row: list[str], is_marked: bool) -> None:
+    if row[2].strip():
+        raise InputError(f"an unlabelled video has no last frame: the line is {row[0]},{UNLABELLED},")
+    if is_marked:
+        raise InputError(f"video {row[0]} has an interval by an earlier line: remove one of them")
+
+
+def _frames(row: list[str], video: Video, seconds: Seconds) -> slice:
+    """The frames of an interval, a line of the csv. Raises InputError when it is none of this video."""
+    values = [value.strip() for value in row[1:]]
+    if any(":" in value for value in values):
+        return _frames_between(values, video, seconds)
+    if not all(value.isdecimal() and len(value) <= MOST_DIGITS for value in values):
+        raise InputError(
+            f"first and last must be frame numbers from 0, or times such as 0:12.4, not {_short(row[1])} and "
+            f"{_short(row[2])}"
+        )
+    first, last = map(int, values)
+    if first > last:
+        raise InputError(f"first is {first}, after last, {last}; swap them")
+    if last >= len(video.frames):
+        raise InputError(f"frame {last} is outside video {video.name}, whose frames are 0 to {len(video.frames) - 1}")
+    return slice(first, last + 1)
+
+
+def _frames_between(values: list[str], video: Video, seconds: Seconds) -> slice:
+    first, last = map(_time, values)
+    if first > last:
+        raise InputError(f"first is {values[0]}, after last, {values[1]}; swap them")
+    times = seconds(video)
+    if times is None:
+        raise InputError(f"the times of the frames of video {video.name} are not known: give frame numbers")
+    if last > times[-1] + SLACK or first > times[-1]:
+        raise InputError(
+            f"{values[0]} to {values[1]} is not within video {video.name}, which ends at {times[-1]:.2f} s"
+        )
+    start, end = np.searchsorted(times, first, "left"), np.searchsorted(times, last, "right")
+    if start == end:
+        raise InputError(f"no frame of video {video.name} is between {values[0]} and {values[1]}")
+    return slice(int(start), int(end))
+
+
+def _time(text: str) -> float:
+    """The seconds that minutes:seconds or hours:minutes:seconds are."""
+    found = TIME.fullmatch(text)
+    if not found:
+        raise InputError(f"{_short(text)} is not a time such as 0:12.4 or 1:02:03")
+    return 3600 * int(found[1] or 0) + 60 * int(found[2]) + float(found[3])
+
+
+def _short(text: str) -> str:
+    return repr(text) if len(text) <= 40 else f"{text[:20]!r}... ({len(text)} characters)"
+
+
+def write_intervals(path: Path, labels: Mapping[str, np.ndarray | None]) -> None:
+    """Write labels as the csv that `read_intervals` reads. It appears whole or not. Raises InputError."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(HEADER)
+            for name, values in labels.items():
+                runs = [(UNLABELLED, "")] if values is None else intervals(values)
+                writer.writerows([name, *pair] for pair in runs)
+
+    write_whole(Path(path), write)
+
+
+def intervals(labels: ArrayLike) -> list[tuple[int, int]]:
+    """The runs of ones in (frames,) of 0 and 1: [(first, last), ...], both ends included."""
+    edges = np.flatnonzero(np.diff(np.asarray(labels, dtype=np.int8), prepend=0, append=0)).tolist()
+    return [(first, end - 1) for first, end in zip(edges[::2], edges[1::2], strict=True)]
