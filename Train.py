@@ -17,8 +17,8 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
+from data.cache import content_digest
 from data.clips import Clips, normalise, open_split, testing_loader, training_loader
-from data.frames import listing_digest
 from exp import flags
 from exp.checkpoints import build_model
 from exp.device import (
@@ -172,7 +172,7 @@ def train(run: Run, args: argparse.Namespace, device: torch.device, rank: int, p
     """Train from where the run is to its last epoch, in this process of so many."""
     with rank_zero_first():  # what it makes or decodes, the others find
         clips = open_split(flags.source_of(args), "training", vars(args))
-    run.expect_data(listing_digest(clips.videos), args.data_changed)
+    run.expect_data(content_digest(clips.videos), args.data_changed)
     clips, normal = calibration.hold_out(clips, args.calibration_share, args.seed)  # to train on, to calibrate on
     loader = training_loader(clips, args.batch_size, args.num_workers, args.seed, (rank, processes), device)
 

@@ -6,7 +6,6 @@ Videos and frames are in natural order (2 before 10, as natsort has it), so name
 have gaps. Frames whose names are all decimals, such as times in seconds, are in the order of these numbers.
 """
 
-import hashlib
 import os
 import re
 import sys
@@ -145,20 +144,3 @@ def order_in_doubt(video: Video) -> str:
         f"the frames of {video.directory} are in the order of decimals, {video.frames[0]} first and {video.frames[-1]} "
         "last: where the digits after the point are a count, pad them with zeros"
     )
-
-
-def listing_digest(videos: Sequence[Video]) -> str:
-    """A digest of the names and sizes of all frames: what a run remembers of the data that it is trained on.
-
-    A copy of a data set has the same. Raises InputError for a frame that is not there.
-    """
-    digest = hashlib.sha256()
-    for video in videos:
-        for name in video.frames:
-            path = video.directory / name
-            try:
-                size = path.stat().st_size
-            except OSError as error:
-                raise InputError(f"cannot read frame {path}: {error.strerror}") from error
-            digest.update(os.fsencode(f"{video.name}/{name} {size}\n"))
-    return digest.hexdigest()[:16]

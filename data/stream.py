@@ -89,11 +89,15 @@ class Stream:
         """Whether a frame of a live source can be taken at once."""
         return bool(self.queue)
 
-    def close(self) -> None:
-        """End the stream: promptly, but a network read that gets no answer ends by itself within seconds."""
+    def stop(self) -> None:
+        """Give no more frames from here on. A signal handler may call it."""
         with self.changed:
             self.stopped = True
             self.changed.notify_all()
+
+    def close(self) -> None:
+        """End the stream: promptly, but a network read that gets no answer ends by itself within seconds."""
+        self.stop()
         if self.thread is None:
             self.reader.close()
         else:
@@ -123,7 +127,7 @@ class Stream:
     def _file_frames(self) -> Iterator[Frame]:
         clock, jumps = Clock(1 / self.fps), []
         for decoded in self.reader:
-            if not self._same_size(decoded.picture):
+            if self.stopped or not self._same_size(decoded.picture):
                 return
             seconds, gap = clock.place(self.count / self.fps if self.given_fps else decoded.seconds)
             if gap:
@@ -147,7 +151,8 @@ class Stream:
         every, since_scored, since_change, fullest = 1, 0, 0, 0
         while True:
             with self.changed:
-                self.changed.wait_for(lambda: self.queue or self.ended or self.stopped)
+                while not (self.queue or self.ended or self.stopped):
+                    self.changed.wait(0.2)  # a signal that another thread takes is handled between two waits
                 if self.stopped or not self.queue:
                     return
                 waiting = len(self.queue)

@@ -255,15 +255,15 @@ class Run:
             )
 
     def expect_data(self, digest: str, may_differ: bool = False) -> None:
-        """Remember which data the run is trained on, by their digest (data.frames.listing_digest).
+        """Remember which data the run is trained on, by their digest (data.cache.content_digest).
 
         Raises InputError where a run that is resumed was trained on other data, unless they may differ.
         """
         before = read_flags(self.directory).get("data") if self.resume else None
         if before not in (None, digest) and not may_differ:
             raise InputError(
-                f"--resume: the training frames are not those that {self.directory} was begun with (other names or"
-                " sizes): bring those back, or give --data_changed to go on with these"
+                f"--resume: the training frames are not those that {self.directory} was begun with (other names,"
+                " sizes or pictures): bring those back, or give --data_changed to go on with these"
             )
         self.flags["data"] = digest
 

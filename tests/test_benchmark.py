@@ -16,6 +16,8 @@ from exp import benchmark
 from exp.device import pick_device
 from model import memory
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):

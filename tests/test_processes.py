@@ -29,10 +29,13 @@ from exp.scoring import score
 from model import memory
 from utils import run_script
 
-pytestmark = pytest.mark.skipif(
-    "forkserver" not in multiprocessing.get_all_start_methods() or not torch.distributed.is_gloo_available(),
-    reason="needs forkserver and gloo",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        "forkserver" not in multiprocessing.get_all_start_methods() or not torch.distributed.is_gloo_available(),
+        reason="needs forkserver and gloo",
+    ),
+]
 EPOCHS, STEPS, BATCH = 2, 10, 2  # 20 steps in all
 
 

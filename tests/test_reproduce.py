@@ -20,6 +20,7 @@ from exp.run import FREE
 from exp.scoring import evaluation
 from utils import InputError, run_script
 
+pytestmark = pytest.mark.slow
 OPTION = "--loss_compact 0 --loss_separate 0"
 TRAININGS = (Training("pred", (0, 1)), Training("recon", (0,)), Training("pred", (0,), "no_losses", OPTION))
 WAYS = {  # each with the flags of Evaluate.py that are the same

@@ -134,15 +134,16 @@ class Recorder:
 
 
 class _Interrupts:
-    """Makes SIGTERM end the watching as Ctrl-C does, and neither of them within a frame that is being written."""
+    """Makes Ctrl-C and SIGTERM end a stream as if it gave no more frames, so that nothing is left half written."""
 
-    def __init__(self) -> None:
-        self.busy = self.pending = False
+    def __init__(self, stream: Watched) -> None:
+        self.stream, self.came = stream, False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if not self.busy:
+        if self.came:  # somebody insists
             raise KeyboardInterrupt
-        self.pending = True
+        self.came = True
+        self.stream.stop()
 
     @contextlib.contextmanager
     def handled(self) -> Iterator[None]:
@@ -153,14 +154,6 @@ class _Interrupts:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    @contextlib.contextmanager
-    def deferred(self) -> Iterator[None]:
-        self.busy = True
-        yield
-        self.busy = False
-        if self.pending:
-            raise KeyboardInterrupt
-
 
 def record(recorder: Recorder, trained: Trained) -> None:
     """Score the frames of the recorder's stream as they come, and record what is found; see exp.scoring.watch.
@@ -170,22 +163,20 @@ def record(recorder: Recorder, trained: Trained) -> None:
     """
     stream, problem, interrupted = recorder.stream, None, False
     total = stream.announced and max(0, stream.announced - trained.shape["t_length"] + 1)
-    start, interrupts = time.monotonic(), _Interrupts()
+    start, interrupts = time.monotonic(), _Interrupts(stream)
     with contextlib.closing(stream), contextlib.closing(recorder), interrupts.handled():
         try:
             with progress(stream.shown, "frame", total=total) as bar:
                 for scored in watch(trained.model, trained.items, trained.shape, stream, recorder.scoring):
-                    with interrupts.deferred():
-                        last = recorder.add(scored)
+                    last = recorder.add(scored)
                     state = ", ALARM" if recorder.tracker.alarm else ""
                     bar.set_postfix_str(f"score {last:.2f}, {recorder.alarms} alarms ended{state}", refresh=False)
                     bar.update(len(scored.places))
-            problem = stream.problem
+            problem, interrupted = stream.problem, interrupts.came
         except InputError as error:
             problem = str(error)
         except KeyboardInterrupt:
             interrupted = True
-        interrupts.busy = True  # the files are finished whatever comes
         try:
             recorder.finish()
         except InputError as error:
