@@ -4,6 +4,7 @@ Prints what was counted: python -m pytest -s tests/test_campaign.py
 """
 
 import json
+import multiprocessing
 import os
 import random
 import resource
@@ -42,29 +43,36 @@ POINTS += [("torch", "save", n) for n in range(1, 8)]  # three files per epoch, 
 POINTS += [("os", "replace", n) for n in range(1, 12)]
 
 
+FORKSERVER = multiprocessing.get_context("forkserver")  # its processes inherit nothing from the tests before
+FORKSERVER.set_forkserver_preload(["Train"])
+
+
+def die(folder, module, name, number, arguments):
+    """Train until the number-th call of a function, and end there as by SIGKILL; a file is half written then."""
+    os.chdir(folder)
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 1), os.dup2(silent, 2)
+    real, calls = getattr(sys.modules[module], name), []
+
+    def dying(*args, **settings):
+        calls.append(args)
+        if len(calls) == number:
+            if name == "save":
+                Path(args[1]).write_bytes(b"half of it")
+            os._exit(9)
+        return real(*args, **settings)
+
+    setattr(sys.modules[module], name, dying)
+    sys.argv = ["Train.py", *map(str, arguments)]
+    run_script(Train.main)
+
+
 def die_at(module, name, number, *arguments):
-    """Train in a process that ends, as by SIGKILL, in the number-th call of a function; a file is half written then."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    try:
-        silent = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silent, 1), os.dup2(silent, 2)
-        real, calls = getattr(sys.modules[module], name), []
-
-        def dying(*args, **settings):
-            calls.append(args)
-            if len(calls) == number:
-                if name == "save":
-                    Path(args[1]).write_bytes(b"half of it")
-                os._exit(9)
-            return real(*args, **settings)
-
-        setattr(sys.modules[module], name, dying)
-        sys.argv = ["Train.py", *map(str, arguments)]
-        run_script(Train.main)
-    finally:
-        os._exit(0)
+    """The exit status of a process that trains until it dies; 9 where it did."""
+    process = FORKSERVER.Process(target=die, args=(str(Path.cwd()), module, name, number, arguments))
+    process.start()
+    process.join()
+    return process.exitcode
 
 
 def test_kills(dataset):
