@@ -114,6 +114,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--smooth_kind needs --smooth")
     if args.video and args.smooth_kind == "centred":
         parser.error("--smooth_kind centred needs later frames: with --video only causal is possible")
+    if args.msize == 0 and args.m_items_dir:
+        parser.error("--m_items_dir cannot be used with --msize 0: a network without a memory has no items")
     resolve_names(args)
     return args
 
@@ -146,6 +148,10 @@ def load_named(args: argparse.Namespace, device: torch.device) -> Trained:
     given = {name: getattr(args, name) for name in SHAPE}
     trained = load_trained(args.model_dir, args.m_items_dir, given, device, args.precision, args.compile)
     flags.check_shape(trained.shape, args.mdim)
+    if not trained.shape["msize"] and (given := [name for name in ("th", "alpha") if getattr(args, name) is not None]):
+        raise InputError(
+            f"{args.model_dir} has no memory, so its score is the PSNR alone: leave out --{' and --'.join(given)}"
+        )
     check_memory(trained.shape, args.test_batch_size, device, training=False)
     if trained.normal is None and (args.th == "auto" or args.video):
         raise InputError(trained.no_calibration)

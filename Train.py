@@ -38,7 +38,7 @@ from exp.meter import EpochProgress, Meter
 from exp.report import tensorboard
 from exp.run import Run, run_directory
 from exp.scoring import calibration
-from exp.scoring.score import Scoring
+from exp.scoring.score import published
 from model import memory
 from model.convae import ConvAE, Output
 from utils import InputError, Parser, learning_rate, run_script
@@ -80,6 +80,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data_changed", action="store_true", help="resume though the training frames changed")
     parser.set_defaults(method="pred", dataset_type="synthetic", exp_dir="log")
     args = parser.parse_args(arguments)
+    if args.msize == 0:
+        given = [f"--{name}" for name in ("loss_compact", "loss_separate") if getattr(args, name) is not None]
+        if given:
+            parser.error(f"{' and '.join(given)} cannot be used with --msize 0: without a memory it has no losses")
+        args.loss_compact = args.loss_separate = 0.0
     flags.fill_in(args)
     flags.check_shape(vars(args), args.mdim)
     args.mdim = args.fdim
@@ -153,9 +158,8 @@ def conclude(run: Run, model: ConvAE, items: Tensor, normal: Clips, args: argpar
     model_path = run.directory / "model.pth"
     if trained or not calibration.path_beside(model_path).is_file():
         run.log(f"calibrating on {len(normal)} clips of {len(normal.videos)} videos")
-        usual = flags.METHODS[args.method]
         loader = testing_loader(normal, args.batch_size, args.num_workers, items.device)
-        network, scoring = fold_batch_norms(model.eval()), Scoring(usual["th"], usual["alpha"])
+        network, scoring = fold_batch_norms(model.eval()), published(vars(args))
         try:
             found = calibration.calibrate(network, items, loader, scoring, held_out=args.calibration_share > 0)
         except KeyboardInterrupt:

@@ -1,7 +1,7 @@
 """The files that training writes: what each holds, how it is checked, and how a trained network is loaded from them.
 
     model.pth        format, shape (a dict by the names of SHAPE), epoch, model (a state_dict)
-    m_items.pt       format, method, epoch, items (M, C)
+    m_items.pt       format, method, epoch, items (M, C); (0, C) without a memory
     checkpoint.pt    format, model, items, optimizer, scheduler, history (the metrics of each epoch)
     calibration.pt   format, items, lengths, psnr, distance, regular, th, held_out (exp/scoring/calibration.py)
 
@@ -30,7 +30,8 @@ SHAPE = ("method", "c", "t_length", "h", "w", "msize", "fdim")  # the flags that
 
 def build_model(shape: Mapping[str, Any]) -> ConvAE:
     """The network that the settings in `shape` (by the names of SHAPE) describe, untrained."""
-    return ConvAE(shape["c"], shape["t_length"], shape["fdim"], skips=shape["method"] == "pred")
+    skips, has_memory = shape["method"] == "pred", shape["msize"] > 0
+    return ConvAE(shape["c"], shape["t_length"], shape["fdim"], skips, has_memory)
 
 
 # What each kind of file holds -----------------------------------------------------------------------------------------
@@ -50,8 +51,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _check_items(items: Any) -> None:
-    fits = isinstance(items, Tensor) and items.dtype == torch.float32 and items.ndim == 2 and len(items) >= 2
-    _need(fits, "its items are not float32 of shape (M, C)")
+    fits = isinstance(items, Tensor) and items.dtype == torch.float32 and items.ndim == 2
+    _need(fits and items.shape[0] != 1 and items.shape[1] > 0, "its items are not float32 of shape (M, C)")
 
 
 def _check_shape(shape: Any) -> None:
@@ -62,7 +63,7 @@ def _check_shape(shape: Any) -> None:
     _need(_is_count(clip, 2) if shape["method"] == "pred" else clip == 1, "its t_length does not fit its method")
     for name in ("h", "w"):
         _need(_is_count(shape[name], 8) and shape[name] % 8 == 0, f"its {name} is no multiple of 8")
-    _need(_is_count(shape["msize"], 2), "its msize is not 2 or more")
+    _need(_is_count(shape["msize"]) and shape["msize"] != 1, "its msize is neither 0 nor 2 or more")
     _need(_is_count(shape["fdim"], 1), "its fdim is not 1 or more")
 
 

@@ -31,7 +31,7 @@ from exp.scoring.score import to_unit
 from exp.scoring.trained import load_trained
 from model import memory
 from model.convae import ConvAE
-from utils import Parser, progress, run_script, write_text
+from utils import InputError, Parser, progress, run_script, write_text
 
 SPLITS = ("training", "testing")
 DEAD = 0.001  # an item nearest to a smaller share of the training queries is dead
@@ -168,6 +168,8 @@ def main() -> None:
     args = parse()
     flags_then = read_record(args.run).flags
     trained = load_trained(args.run, device=args.device)
+    if not len(trained.items):
+        raise InputError(f"{args.run} was trained without a memory (--msize 0): there are no items to look at")
     dataset_path = args.dataset_path or flags_then["dataset_path"]
     # few clips are read, so no cache of all frames is made for them
     source, wins = Source(dataset_path, flags_then["dataset_type"], NO_CACHE, flags_then["bad_frames"]), {}

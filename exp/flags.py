@@ -73,8 +73,10 @@ def number(kind: type, allowed: Callable[[Any], bool], wanted: str) -> Callable[
 MOST = 2**31 - 1  # of what is counted: larger numbers fit no machine and overflow some libraries
 positive_int = number(int, lambda n: 1 <= n <= MOST, "a whole number of 1 or more")
 non_negative_int = number(int, lambda n: 0 <= n <= MOST, "a whole number of 0 or more")
-two_or_more = number(
-    int, lambda n: 2 <= n <= MOST, "a whole number of 2 or more: separateness needs a second nearest item"
+memory_size = number(
+    int,
+    lambda n: n == 0 or 2 <= n <= MOST,
+    "0, no memory, or a whole number of 2 or more: separateness needs a second nearest item",
 )
 pixels = number(int, lambda n: 8 <= n <= 2**15 and n % 8 == 0, f"a multiple of 8 up to {2**15}")
 positive = number(float, lambda x: 0 < x < math.inf, "a number above 0")
@@ -138,7 +140,12 @@ def add_shape_flags(parser: argparse.ArgumentParser, title: str) -> None:
     shape.add_argument("--h", type=pixels, help=f"height of a frame in pixels ({by_dataset('h')})")
     shape.add_argument("--w", type=pixels, help=f"width of a frame in pixels ({by_dataset('w')})")
     shape.add_argument("--c", type=int, choices=(1, 3), help=f"channels of a frame: gray or colour ({by_dataset('c')})")
-    shape.add_argument("--msize", type=two_or_more, help=f"number of memory items M ({by_dataset('msize')})")
+    shape.add_argument(
+        "--msize",
+        type=memory_size,
+        help=f"number of memory items M ({by_dataset('msize')}); 0 is the network without a memory: the decoder gets the"
+        " queries alone, there are no memory losses and no update, and the score is the PSNR alone",
+    )
     shape.add_argument("--fdim", type=positive_int, help=f"channels of the features C ({by_dataset('fdim')})")
     shape.add_argument("--mdim", type=positive_int, help="channels of the memory items; has to equal fdim")
 

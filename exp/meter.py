@@ -27,6 +27,8 @@ class Meter:
     def add(self, losses: Tensor, queries: Tensor, items: Tensor) -> None:
         """Take a step: losses (4,) in the order of NAMES, queries (K, C) and the items (M, C) that they chose from."""
         self.unread.append(losses)
+        if not len(items):
+            return
         self.wins += (memory.nearest(queries, items) == torch.arange(len(items), device=items.device)).sum(dim=0)
 
     def read(self) -> None:
@@ -45,12 +47,15 @@ class Meter:
         return dict(zip(NAMES, (self.total / self.steps).tolist(), strict=True))
 
     def metrics(self, items: Tensor) -> dict[str, Any]:
-        """The mean losses, how many queries each item was nearest to, and the range of the cosines between items."""
+        """The mean losses, how many queries each item was nearest to, and the range of the cosines between items.
+
+        Both are empty lists without a memory.
+        """
         cosines = memory.similarity(items, items).cpu()[~torch.eye(len(items), dtype=torch.bool)]
         return {
             **self.losses(),
             "queries_won": gather(self.wins[None]).sum(dim=0).tolist(),
-            "item_cosines": [cosines.min().item(), cosines.max().item()],
+            "item_cosines": [cosines.min().item(), cosines.max().item()] if len(items) else [],
         }
 
 

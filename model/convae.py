@@ -5,9 +5,10 @@
 
 Shapes: frames (B, channels·n, H, W) in [-1, 1], n frames stacked along channels, H and W multiples of 8; with h = H/8,
 w = W/8 and C = feature_dim: queries (B, h, w, C), items (M, C), or (B, M, C) with one memory per clip. Items are an
-input, see model/memory.py.
+input, see model/memory.py. Built without a memory, the network decodes the queries alone, and M is 0.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -58,12 +59,12 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """[query ; read item] (B, 2C, h, w) -> frame (B, channels, 8h, 8w)."""
+    """[query ; read item] (B, 2C, h, w), or the query alone (B, C, h, w) -> frame (B, channels, 8h, 8w)."""
 
-    def __init__(self, channels: int, feature_dim: int, skips: bool) -> None:
+    def __init__(self, inputs: int, channels: int, skips: bool) -> None:
         super().__init__()
         half = 2 if skips else 1  # with a skip beside it, an up-sampled map has half the channels
-        self.block1 = block(2 * feature_dim, 512)
+        self.block1 = block(inputs, 512)
         self.up1 = up(512, 512 // half)
         self.block2 = block(512, 256)
         self.up2 = up(256, 256 // half)
@@ -95,16 +96,27 @@ class Decoder(nn.Module):
 class ConvAE(nn.Module):
     """The whole network; `forward` is encode, read, decode. Batched scoring calls the stages one by one."""
 
-    def __init__(self, channels: int = 3, t_length: int = 5, feature_dim: int = 512, skips: bool = True) -> None:
+    def __init__(
+        self,
+        channels: int = 3,
+        t_length: int = 5,
+        feature_dim: int = 512,
+        skips: bool = True,
+        has_memory: bool = True,
+    ) -> None:
         super().__init__()
         self.channels = channels
         self.inputs = channels * (t_length - 1) if skips else channels
         self.skips = skips
+        self.has_memory = has_memory
+        # How the memory is used; exp/scoring/lesions.py puts other functions here to find out what each is good for
+        self.read: Callable[[Tensor, Tensor], Tensor] = memory.read
+        self.distance: Callable[[Tensor, Tensor], Tensor] = memory.compactness
         self.autocast: torch.dtype | None = (
             None  # a dtype for the convolutions, such as torch.bfloat16; memory never computes in it
         )
         self.encoder = Encoder(self.inputs, feature_dim)
-        self.decoder = Decoder(channels, feature_dim, skips)
+        self.decoder = Decoder(2 * feature_dim if has_memory else feature_dim, channels, skips)
 
     def split(self, clip: Tensor) -> tuple[Tensor, Tensor]:
         """A clip (B, channels·t_length, H, W) -> the input (B, inputs, H, W) and its target (B, channels, H, W)."""
@@ -122,11 +134,13 @@ class ConvAE(nn.Module):
 
     def decode(self, encoded: Encoded, items: Tensor) -> Tensor:
         """Read the items (M, C) or (B, M, C) and decode -> frame (B, channels, H, W) in [-1, 1]."""
-        h, w = encoded.queries.shape[1:3]
-        read = memory.read(encoded.queries.flatten(1, 2), items).unflatten(1, (h, w))  # (B, h, w, C)
-        both = torch.cat((encoded.queries, read), dim=-1).permute(0, 3, 1, 2)  # (B, 2C, h, w)
-        with torch.autocast(both.device.type, self.autocast, enabled=self.autocast is not None):
-            return self.decoder(both, encoded.skips).to(both.dtype)
+        known = encoded.queries
+        if self.has_memory:
+            read = self.read(known.flatten(1, 2), items).unflatten(1, known.shape[1:3])  # (B, h, w, C)
+            known = torch.cat((known, read), dim=-1)
+        known = known.permute(0, 3, 1, 2)  # (B, 2C, h, w), or (B, C, h, w) without a memory
+        with torch.autocast(known.device.type, self.autocast, enabled=self.autocast is not None):
+            return self.decoder(known, encoded.skips).to(known.dtype)
 
     def forward(self, frames: Tensor, items: Tensor) -> Output:
         """frames (B, inputs, H, W), items (M, C) or (B, M, C) -> Output."""
@@ -135,6 +149,6 @@ class ConvAE(nn.Module):
         return Output(
             frame=self.decode(encoded, items),
             queries=encoded.queries,
-            compactness=memory.compactness(queries, items),
+            compactness=self.distance(queries, items),
             separateness=memory.separateness(queries, items),
         )

@@ -1,7 +1,7 @@
 """The memory of normality: M items, prototypes of normal features, read by every query and updated without gradients.
 
     queries  q_k  (..., K, C)  L2-normalised features, one per position
-    items    p_m  (..., M, C)  L2-normalised
+    items    p_m  (..., M, C)  L2-normalised; M = 0 is no memory: nothing is updated, and both losses are 0
 
 Items are a value, not a state of the network: they go in, and `update` returns the new ones. While training, all
 K = B·h·w queries of a batch share one memory, (M, C); while testing, each frame may have its own, (B, K, C) with
@@ -59,6 +59,8 @@ def update(queries: Tensor, items: Tensor, over_processes: Callable[[Tensor, str
     p_m <- normalise(p_m + Σ_{k in U_m} v'_{k,m} q_k), U_m the queries whose nearest item is m, v' = v / max_k v. Of
     several processes, each with queries of its own, over_processes gives the same maximum and sums to all.
     """
+    if not items.shape[-2]:
+        return items
     s = similarity(queries, items)
     highest = over_processes(s.amax(dim=-2), "max").unsqueeze(-2)
     v = (s - highest).exp()  # v', Eq. 5: the softmax by its maximum over all queries (the paper: over those of U_m)
@@ -74,13 +76,24 @@ def _pick(items: Tensor, index: Tensor) -> Tensor:
     return items.gather(-2, index.unsqueeze(-1).expand(*index.shape, items.shape[-1]))
 
 
+def _to_nearest(queries: Tensor, items: Tensor) -> Tensor:
+    """(q_k - nearest item)² of each query and channel: (..., K, C)."""
+    if not items.shape[-2]:
+        return torch.zeros_like(queries)
+    return (queries - _pick(items.detach(), nearest(queries, items)[..., 0])).square()
+
+
 def compactness(queries: Tensor, items: Tensor) -> Tensor:
     """Feature compactness loss (Sec. 3.2): the mean of (q_k - nearest item)² over k and channels; (...).
 
     At test time this is the feature distance D (Sec. 3.3). The paper sums L2 norms instead.
     """
-    positive = _pick(items.detach(), nearest(queries, items)[..., 0])
-    return (queries - positive).square().mean(dim=(-2, -1))
+    return _to_nearest(queries, items).mean(dim=(-2, -1))
+
+
+def distance_map(queries: Tensor, items: Tensor) -> Tensor:
+    """The feature distance of each query alone, the mean of (q_k - nearest item)² over channels: (..., K)."""
+    return _to_nearest(queries, items).mean(dim=-1)
 
 
 def separateness(queries: Tensor, items: Tensor) -> Tensor:
@@ -88,6 +101,8 @@ def separateness(queries: Tensor, items: Tensor) -> Tensor:
 
     (...), the mean over k (the paper: the sum). Raises RuntimeError with one item only: it has no second nearest.
     """
+    if not items.shape[-2]:
+        return queries.new_zeros(queries.shape[:-2])
     items = items.detach()
     index = nearest(queries, items, count=2)
     positive, negative = _pick(items, index[..., 0]), _pick(items, index[..., 1])

@@ -108,6 +108,8 @@ def read_items(path: Path) -> Tensor:
         shape = tuple(layout(saved.root)[2])
         if len(shape) != 2:
             raise InputError(f"not memory items: their shape would be (M, C), not {shape}")
+        if 0 in shape:
+            raise InputError("not memory items: the tensor is empty")
         return saved.tensor(saved.root, torch.float32).contiguous()
 
 

@@ -92,6 +92,8 @@ class Saved:
         Raises InputError for what is no tensor, lies outside its storage, or is not finite.
         """
         storage, offset, size, stride = layout(node)
+        if 0 in size:  # the items of a network without a memory
+            return torch.empty(size, dtype=dtype or storage.dtype)
         if dtype and storage.dtype.is_floating_point != dtype.is_floating_point:
             raise InputError(f"holds {storage.dtype} where {dtype} should be")
         self._left -= math.prod(size) * (dtype or storage.dtype).itemsize
@@ -133,8 +135,8 @@ def layout(node: Any) -> tuple[Storage, int, tuple[int, ...], tuple[int, ...]]:
     if len(size) > 8 or any(type(n) is not int or n < 0 for n in (offset, *size, *stride)):
         raise InputError("holds a tensor of an unknown form")
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if 0 in size or last >= storage.numel or math.prod(size) > storage.numel:
-        raise InputError("holds a tensor that is empty or larger than its storage")
+    if 0 not in size and (last >= storage.numel or math.prod(size) > storage.numel):
+        raise InputError("holds a tensor that is larger than its storage")
     return storage, offset, size, stride
 
 

@@ -34,7 +34,7 @@ def loss_curves(path: Path, history: list[dict[str, Any]]) -> None:
     epochs = np.arange(1, len(history) + 1)
     names = ("pixel", "compactness", "separateness", "loss", "lr")
     series = {name: np.array([epoch[name] for epoch in history]) for name in names}
-    cosines = np.array([epoch["item_cosines"] for epoch in history])  # (epochs, 2): lowest and highest
+    cosines = np.array([epoch["item_cosines"] for epoch in history])  # (epochs, 2): lowest and highest; (epochs, 0) without a memory
     look: dict[str, Any] = {"marker": "o" if len(history) <= 20 else None, "markersize": 4}  # one epoch has no line
 
     figure = Figure(figsize=(12, 7))
@@ -58,6 +58,9 @@ def loss_curves(path: Path, history: list[dict[str, Any]]) -> None:
     axes.set_ylim(bottom=0)
     axes.ticklabel_format(axis="y", scilimits=(0, 0), useMathText=True)
 
+    if not cosines.size:
+        save_figure(figure, path)
+        return
     _draw_wins(add(grid[1, :2], "queries nearest to each item", ylabel="item"), history)
 
     axes = add(grid[1, 2], "cosine of two items", ylabel="cosine", ylim=(-1.05, 1.05))

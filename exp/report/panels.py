@@ -25,7 +25,7 @@ class Read(NamedTuple):
     target: Tensor  # (c, H, W) in [0, 1], BGR or gray
     predicted: Tensor  # (c, H, W) in [0, 1]
     queries: Tensor  # (h, w, C)
-    items: Tensor  # (M, C)
+    items: Tensor  # (M, C); (0, C) without a memory
 
     @property
     def error(self) -> np.ndarray:
@@ -119,6 +119,9 @@ def panel(path: Path, read: Read, title: str = "", ratio: float = 1, error_max: 
     ticks = [tick for tick in ticks if tick <= highest]  # none on the arrow at the end
     figure.colorbar(heat, extend="max", shrink=0.8, label="mean over channels", ticks=ticks, format="%g")
 
+    if not len(read.items):
+        save_figure(figure, path)
+        return
     axes = _blank(figure, grid[1, 0], "nearest item of each query")
     axes.imshow(gray, **shown)
     matching = memory.matching_probability(read.queries, read.items).permute(2, 0, 1)  # (M, h, w)

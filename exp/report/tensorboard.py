@@ -39,13 +39,14 @@ class Board:
 
     def add(self, model: ConvAE, items: Tensor, metrics: dict[str, Any]) -> None:
         """Log an epoch with its metrics (see Train.py); leaves the model in eval mode."""
-        epoch, (lowest, highest) = metrics["epoch"], metrics["item_cosines"]
+        epoch = metrics["epoch"]
         for name in ("loss", "pixel", "compactness", "separateness"):
             self.writer.add_scalar(f"loss/{name}", metrics[name], epoch)
         for name in ("lr", "clips_per_second"):
             self.writer.add_scalar(f"training/{name}", metrics[name], epoch)
-        self.writer.add_scalar("memory/lowest_cosine", lowest, epoch)
-        self.writer.add_scalar("memory/highest_cosine", highest, epoch)
+        # without a memory there are no cosines
+        for name, value in zip(("lowest_cosine", "highest_cosine"), metrics["item_cosines"], strict=False):
+            self.writer.add_scalar(f"memory/{name}", value, epoch)
         self.writer.add_image("frames: in, out, squared error", self._pictures(model.eval(), items), epoch)
         self.writer.flush()
 

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 import utils
 from data.clips import Clips
-from exp.scoring.score import Scoring, score_clips
+from exp.scoring.score import Scores, Scoring, score_clips
 from model.convae import ConvAE
 from utils import InputError
 
@@ -24,6 +24,7 @@ class Evaluation(NamedTuple):
     distance: list[np.ndarray]  # D, feature distance
     regular: list[np.ndarray]  # E, regular score
     updated: list[np.ndarray]  # bool, whether the frame updated the memory
+    psnr_of_copy: list[np.ndarray] | None  # P of copying the previous frame, dB; None for recon
     abnormality: list[np.ndarray]  # in [0, 1]
     labels: list[np.ndarray | None] | None  # 1 = abnormal; None where there are none
     items: list[Tensor]  # the memory each video began with, (M, C): exp.scoring.score.replay scores it again from there
@@ -48,14 +49,27 @@ def evaluate(
     labels: Mapping[str, np.ndarray | None] | None,
     seconds: list[np.ndarray],
 ) -> Evaluation:
-    """Score all clips of a loader and compare with the labels.
+    """Score all clips of a loader and compare with the labels, see `compare`.
 
-    model in eval mode and items (M, C) are on one device; loader.dataset is data.clips.Clips. labels: for each video
-    name a 0/1 array with one value per frame of the video, or None for a video without labels; seconds: for each video
-    the time of every frame. The first t_length - 1 frames of a video have no score, and their labels are not used.
+    model in eval mode and items (M, C) are on one device; loader.dataset is data.clips.Clips.
     """
     clips: Clips = loader.dataset  # type: ignore[assignment]  # a DataLoader does not know the class of its data set
-    scores = score_clips(model, items, loader, scoring)
+    return compare(clips, score_clips(model, items, loader, scoring), scoring, labels, seconds)
+
+
+def compare(
+    clips: Clips,
+    scores: Scores,
+    scoring: Scoring,
+    labels: Mapping[str, np.ndarray | None] | None,
+    seconds: list[np.ndarray],
+) -> Evaluation:
+    """Compare the scores of all clips with the labels.
+
+    labels: for each video name a 0/1 array with one value per frame of the video, or None for a video without labels;
+    seconds: for each video the time of every frame. The first t_length - 1 frames of a video have no score, and their
+    labels are not used.
+    """
     unscored = clips.t_length - 1
     frames = [np.arange(length) + unscored for length in clips.lengths]
     times = [all_times[unscored:] for all_times in seconds]
@@ -73,6 +87,7 @@ def evaluate(
         distance=scores.distance,
         regular=scores.regular,
         updated=scores.updated,
+        psnr_of_copy=scores.psnr_of_copy,
         abnormality=values,
         labels=found,
         items=scores.items,

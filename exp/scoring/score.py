@@ -8,7 +8,7 @@ chunk under that guess, decodes the chunk at once with each clip's own items, an
 the first one that contradicts the guess: until there, each frame had exactly the items it would have had alone.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data.clips import Clips, normalise, testing_loader
-from exp.flags import Span
+from exp.flags import METHODS, Span
 from model import memory
 from model.convae import ConvAE, Encoded
 from utils import progress, psnr, regular_score
@@ -33,6 +33,15 @@ class Scoring(NamedTuple):
     reset_memory: bool = False  # start each video from the trained items, not from those the last video left
     sigma: Span | None = None  # of a Gaussian over time that smooths the abnormality, in frames or seconds
     causal: bool = False  # smooth with earlier frames alone
+
+
+def published(shape: Mapping[str, Any]) -> Scoring:
+    """How the paper scores with a network of this shape (exp.checkpoints.SHAPE).
+
+    Without a memory the PSNR alone counts, and no frame has a regular score below 0, so none updates anything.
+    """
+    usual = METHODS[shape["method"]]
+    return Scoring(usual["th"], usual["alpha"]) if shape["msize"] else Scoring(th=0.0, alpha=1.0)
 
 
 class Place(NamedTuple):
@@ -52,12 +61,18 @@ class Scored(NamedTuple):
     places: list[Place]  # n
     predicted: Tensor  # (n, c, H, W) in [0, 1]
     target: Tensor  # (n, c, H, W) in [0, 1]
+    previous: Tensor | None  # (n, c, H, W) in [0, 1], the last input frame of pred: a copy of it predicts too; or None
     queries: Tensor  # (n, h, w, C)
     items: Tensor  # (n, M, C): the memory each frame was read with
     psnr: Tensor  # (n,) P, dB
     distance: Tensor  # (n,) D, the feature distance
     regular: Tensor  # (n,) E, the regular score
     updated: Tensor  # (n,) bool, whether the frame's queries then updated the memory
+
+
+    def psnr_of_copy(self) -> Tensor | None:
+        """P of copying the previous frame in place of a prediction, (n,), dB; None for recon."""
+        return None if self.previous is None else psnr(self.previous, self.target)
 
 
 def to_unit(frames: Tensor) -> Tensor:
@@ -76,10 +91,10 @@ def score_one_by_one(model: ConvAE, items: Tensor, batches: Iterable[Batch], sco
             video = place.video
             frames, target = model.split(normalise(clip.to(items.device)))
             output = model(frames, items)
-            predicted, target = to_unit(output.frame), to_unit(target)
+            predicted, target, previous = to_unit(output.frame), to_unit(target), _previous(model, frames)
             p, d, e = psnr(predicted, target), output.compactness[None], regular_score(predicted, target)
             updated = (e < scoring.th) & scoring.memory_update
-            yield Scored([place], predicted, target, output.queries, items[None], p, d, e, updated)
+            yield Scored([place], predicted, target, previous, output.queries, items[None], p, d, e, updated)
             if updated:
                 items = memory.update(output.queries.flatten(0, 2), items)
 
@@ -94,7 +109,7 @@ def score(model: ConvAE, items: Tensor, batches: Iterable[Batch], scoring: Scori
     guess, window = False, 1  # nothing is known of the first frame, so it is decoded alone
     for clips, places in batches:
         frames, target = model.split(normalise(clips.to(items.device, non_blocking=items.is_cuda)))
-        encoded, target = model.encode(frames), to_unit(target)
+        encoded, target, previous = model.encode(frames), to_unit(target), _previous(model, frames)
         first = 0
         while first < len(places):
             some = slice(first, min(first + window, len(places)))
@@ -120,15 +135,21 @@ def score(model: ConvAE, items: Tensor, batches: Iterable[Batch], scoring: Scori
                 places=places_scored,
                 predicted=predicted[:n],
                 target=target[some][:n],
+                previous=None if previous is None else previous[some][:n],
                 queries=part.queries[:n],
                 items=before[:n],
                 psnr=psnr(predicted[:n], target[some][:n]),
-                distance=memory.compactness(queries[:n], before[:n]),
+                distance=model.distance(queries[:n], before[:n]),
                 regular=regular[:n],
                 updated=updated[:n],
             )
             items, first, video = after, first + n, places_scored[-1].video
             window = min(window, len(places))
+
+
+def _previous(model: ConvAE, frames: Tensor) -> Tensor | None:
+    """The last of the input frames (B, inputs, H, W): (B, c, H, W) in [0, 1]; None for recon, whose input is its target."""
+    return to_unit(frames[:, -model.channels :]) if model.skips else None
 
 
 def _roll(items: Tensor, queries: Tensor, update: bool, trained: Tensor, resets: list[bool]) -> tuple[Tensor, Tensor]:
@@ -166,25 +187,43 @@ class Scores(NamedTuple):
     distance: list[np.ndarray]  # D, feature distance
     regular: list[np.ndarray]  # E, regular score
     updated: list[np.ndarray]  # bool, whether the frame updated the memory
+    psnr_of_copy: list[np.ndarray] | None  # P of copying the previous frame, dB; None for recon
     items: list[Tensor]  # the memory that each video began with, (M, C), on the CPU
 
 
-def score_clips(model: ConvAE, items: Tensor, loader: DataLoader, scoring: Scoring) -> Scores:
-    """The scores of all clips of a loader, in order; loader.dataset is data.clips.Clips."""
+def score_clips(
+    model: ConvAE,
+    items: Tensor,
+    loader: DataLoader,
+    scoring: Scoring,
+    look: Callable[[Scored], object] = lambda scored: None,
+) -> Scores:
+    """The scores of all clips of a loader, in order; loader.dataset is data.clips.Clips.
+
+    look: what else is to be done with each Scored before it is dropped.
+    """
     clips: Clips = loader.dataset  # type: ignore[assignment]  # a DataLoader does not know the class of its data set
     parts: dict[str, list[Tensor]] = {name: [] for name in ("psnr", "distance", "regular", "updated")}
+    copied: list[Tensor] = []
     begun: list[Tensor] = []
     with progress("scoring", "frame", total=len(clips)) as bar:
         for scored in score(model, items, batches_of(clips, loader), scoring):
             for name, values in parts.items():
                 values.append(getattr(scored, name))
+            if (of_copy := scored.psnr_of_copy()) is not None:
+                copied.append(of_copy)
+            look(scored)
             for place, used in zip(scored.places, scored.items, strict=True):
                 if place.video == len(begun):
                     begun.append(used.cpu())
             bar.update(len(scored.places))
     ends = np.cumsum(clips.lengths)[:-1]
-    of_videos = {name: np.split(torch.cat(values).cpu().numpy(), ends) for name, values in parts.items()}
-    return Scores(**of_videos, items=begun)
+
+    def of_videos(values: list[Tensor]) -> list[np.ndarray]:
+        return list(np.split(torch.cat(values).cpu().numpy(), ends))
+
+    scores = {name: of_videos(values) for name, values in parts.items()}
+    return Scores(**scores, psnr_of_copy=of_videos(copied) if copied else None, items=begun)
 
 
 def replay(model: ConvAE, items: Tensor, clips: Clips, video: int, scoring: Scoring) -> Iterator[Scored]:

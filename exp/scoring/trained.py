@@ -17,12 +17,11 @@ from torch import Tensor
 
 from data.clips import CHUNK
 from data.stream import Frame
-from exp import flags
 from exp.checkpoints import SHAPE, load_model
 from exp.device import fold_batch_norms, pick_device, place
 from exp.scoring import calibration
 from exp.scoring.calibration import Calibration
-from exp.scoring.score import Scoring, score
+from exp.scoring.score import Scoring, published, score
 from exp.scoring.watch import batches_of_frames
 from model.convae import ConvAE
 from utils import InputError
@@ -38,9 +37,8 @@ class Trained(NamedTuple):
     no_calibration: str  # why there is none
 
     def scoring(self) -> Scoring:
-        """How the paper scores with this method."""
-        usual = flags.METHODS[self.shape["method"]]
-        return Scoring(th=usual["th"], alpha=usual["alpha"])
+        """How the paper scores with this network."""
+        return published(self.shape)
 
 
 def load_trained(
