@@ -148,10 +148,10 @@ def load_named(args: argparse.Namespace, device: torch.device) -> Trained:
     given = {name: getattr(args, name) for name in SHAPE}
     trained = load_trained(args.model_dir, args.m_items_dir, given, device, args.precision, args.compile)
     flags.check_shape(trained.shape, args.mdim)
-    if not trained.shape["msize"] and (given := [name for name in ("th", "alpha") if getattr(args, name) is not None]):
-        raise InputError(
-            f"{args.model_dir} has no memory, so its score is the PSNR alone: leave out --{' and --'.join(given)}"
-        )
+    unused = [f"--{name}" for name in ("th", "alpha") if getattr(args, name) is not None]
+    if unused and not trained.shape["msize"]:
+        why = f"{args.model_dir} has no memory, so its score is the PSNR alone"
+        raise InputError(f"{why}: leave out {' and '.join(unused)}")
     check_memory(trained.shape, args.test_batch_size, device, training=False)
     if trained.normal is None and (args.th == "auto" or args.video):
         raise InputError(trained.no_calibration)

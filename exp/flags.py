@@ -143,8 +143,8 @@ def add_shape_flags(parser: argparse.ArgumentParser, title: str) -> None:
     shape.add_argument(
         "--msize",
         type=memory_size,
-        help=f"number of memory items M ({by_dataset('msize')}); 0 is the network without a memory: the decoder gets the"
-        " queries alone, there are no memory losses and no update, and the score is the PSNR alone",
+        help=f"number of memory items M ({by_dataset('msize')}); 0 is the network without a memory: the decoder gets"
+        " the queries alone, there are no memory losses and no update, and the score is the PSNR alone",
     )
     shape.add_argument("--fdim", type=positive_int, help=f"channels of the features C ({by_dataset('fdim')})")
     shape.add_argument("--mdim", type=positive_int, help="channels of the memory items; has to equal fdim")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from exp.scoring.score import Scoring, batches_of, replay, score, score_clips, score_one_by_one
+from exp.scoring.score import Scoring, batches_of, published, replay, score, score_clips, score_one_by_one
 from model import memory
 from model.convae import ConvAE
 
@@ -40,10 +40,13 @@ class FakeClips(torch.utils.data.Dataset):
 
 @pytest.fixture(scope="module", params=["pred", "recon"])
 def setup(request):
+    return set_up(request.param == "pred")
+
+
+def set_up(skips, msize=5):
     torch.manual_seed(0)
-    skips = request.param == "pred"
-    model = ConvAE(feature_dim=16, skips=skips, t_length=5 if skips else 1).eval()
-    return model, memory.initial_items(5, 16), FakeClips(LENGTHS, 5 if skips else 1)
+    model = ConvAE(feature_dim=16, skips=skips, t_length=5 if skips else 1, has_memory=msize > 0).eval()
+    return model, memory.initial_items(msize, 16), FakeClips(LENGTHS, 5 if skips else 1)
 
 
 def loader(clips, batch_size):
@@ -90,6 +93,29 @@ def test_memory_update_off(setup):
     expected, actual = scored(score_one_by_one, setup, scoring, 24), scored(score, setup, scoring, 7)
     assert not actual["updated"].any()
     np.testing.assert_allclose(actual["distance"], expected["distance"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("skips", [True, False])
+def test_without_a_memory_both_rules_give_the_same(skips):
+    setup, scoring = set_up(skips, msize=0), published({"method": "pred" if skips else "recon", "msize": 0})
+    expected, actual = scored(score_one_by_one, setup, scoring, 24), scored(score, setup, scoring, 7)
+    assert not expected["updated"].any() and not actual["updated"].any()
+    for name in ("psnr", "distance", "regular"):
+        np.testing.assert_allclose(actual[name], expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_both_rules_know_the_previous_frame(setup):
+    model, items, clips = setup
+    for rule in (score_one_by_one, score):
+        parts = list(rule(model, items, batches_of(clips, loader(clips, 7)), Scoring(middle(setup), 0.6)))
+        if not model.skips:  # its input is the frame itself
+            assert all(part.previous is None and part.psnr_of_copy() is None for part in parts)
+            continue
+        previous = torch.cat([part.previous for part in parts])
+        torch.testing.assert_close(previous, clips.clips[:, -6:-3] / 255)
+        error = (clips.clips[:, -6:-3].double() - clips.clips[:, -3:].double()).square().mean(dim=(1, 2, 3)) / 255**2
+        of_copy = torch.cat([part.psnr_of_copy() for part in parts]).double()
+        torch.testing.assert_close(of_copy, -10 * error.log10(), rtol=1e-5, atol=1e-4)
 
 
 def test_places_travel_with_the_scores(setup):

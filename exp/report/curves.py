@@ -34,7 +34,8 @@ def loss_curves(path: Path, history: list[dict[str, Any]]) -> None:
     epochs = np.arange(1, len(history) + 1)
     names = ("pixel", "compactness", "separateness", "loss", "lr")
     series = {name: np.array([epoch[name] for epoch in history]) for name in names}
-    cosines = np.array([epoch["item_cosines"] for epoch in history])  # (epochs, 2): lowest and highest; (epochs, 0) without a memory
+    # (epochs, 2), the lowest and the highest; (epochs, 0) without a memory
+    cosines = np.array([epoch["item_cosines"] for epoch in history])
     look: dict[str, Any] = {"marker": "o" if len(history) <= 20 else None, "markersize": 4}  # one epoch has no line
 
     figure = Figure(figsize=(12, 7))

@@ -3,7 +3,7 @@
     for name, lesion in LESIONS.items():
         model, items = lesion(trained.model, trained.items)
         result = evaluate(model, items, loader, scoring, labels, seconds)
-        parts_auc(result, scoring)      # AUC of P alone, of D alone and of both
+        parts_auc(result, scoring)  # AUC of P alone, of D alone and of both
 
 A lesion gives another network, which shares its weights with the first, and other items; both are scored by the usual
 rule, with its updates. Nothing is trained again. None of this is in the paper.
@@ -11,11 +11,14 @@ rule, with its updates. Nothing is trained again. None of this is in the paper.
 
 import copy
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from exp.scoring.evaluation import Evaluation, abnormality, measure
+from exp.scoring.score import Scoring
 from model import memory
 from model.convae import ConvAE
 from utils import InputError
@@ -86,6 +89,26 @@ LESIONS: dict[str, Lesion] = {
     "one item for all": one_item,
     "zero read": zero_read,
 }
+
+
+class PartsAUC(NamedTuple):
+    """Frame-level AUC in [0, 1]; None without labels of both classes."""
+
+    psnr: float | None  # of P alone, λ = 1
+    distance: float | None  # of D alone, λ = 0
+    both: float | None  # with the λ of the scoring
+
+
+def parts_auc(result: Evaluation, scoring: Scoring) -> PartsAUC:
+    """The AUC of an evaluation by each part of its score, normalised in each video as published."""
+
+    def auc(alpha: float) -> float | None:
+        values = abnormality(result.psnr, result.distance, result.seconds, scoring._replace(alpha=alpha))
+        found = measure(result.labels, values) if result.labels else None
+        return found.auc if found else None
+
+    return PartsAUC(psnr=auc(1.0), distance=auc(0.0), both=auc(scoring.alpha))
+
 
 Use = Callable[[Tensor, Tensor], Tensor]  # queries (..., K, C) and items (..., M, C) -> what is read, or the distance
 

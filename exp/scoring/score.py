@@ -69,7 +69,6 @@ class Scored(NamedTuple):
     regular: Tensor  # (n,) E, the regular score
     updated: Tensor  # (n,) bool, whether the frame's queries then updated the memory
 
-
     def psnr_of_copy(self) -> Tensor | None:
         """P of copying the previous frame in place of a prediction, (n,), dB; None for recon."""
         return None if self.previous is None else psnr(self.previous, self.target)
@@ -148,7 +147,7 @@ def score(model: ConvAE, items: Tensor, batches: Iterable[Batch], scoring: Scori
 
 
 def _previous(model: ConvAE, frames: Tensor) -> Tensor | None:
-    """The last of the input frames (B, inputs, H, W): (B, c, H, W) in [0, 1]; None for recon, whose input is its target."""
+    """The last input frame of (B, inputs, H, W): (B, c, H, W) in [0, 1]; None for recon, which has no earlier one."""
     return to_unit(frames[:, -model.channels :]) if model.skips else None
 
 
