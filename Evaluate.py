@@ -15,20 +15,23 @@ import torch
 from data.clips import CHUNK, open_split, split_videos, testing_loader
 from data.frames import Video
 from data.labels import frame_labels
+from data.masks import find_masks
 from data.pictures import read_picture
 from data.times import read_times
 from exp import flags, pack
 from exp.checkpoints import SHAPE
 from exp.device import make_deterministic, pick_device
 from exp.estimate import check_memory
-from exp.report.files import alarm_lines, metric_lines, write_alarms, write_evaluation, write_scores
+from exp.report.files import Beside, alarm_lines, metric_lines, write_alarms, write_evaluation, write_scores
 from exp.report.recorder import Recorder, record
 from exp.report.video import annotate_all
 from exp.run import environment, run_directory
 from exp.scoring.alarms import decide
 from exp.scoring.calibration import Calibration
-from exp.scoring.evaluation import evaluate, find_frames
-from exp.scoring.score import Scored, Scoring, replay
+from exp.scoring.evaluation import compare, find_frames
+from exp.scoring.pixels import PixelCounter
+from exp.scoring.protocols import protocols
+from exp.scoring.score import Scored, Scoring, replay, score_clips
 from exp.scoring.trained import Trained, load_trained
 from exp.scoring.watch import Watched
 from utils import InputError, Parser, named, new_folder, run_script, written_together
@@ -215,6 +218,8 @@ def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scori
     chosen = find_frames(args.frames or [], clips)
     loader = testing_loader(clips, args.test_batch_size, args.num_workers_test, device)
     seconds = times_of(clips.videos, args)
+    masks, wrong = find_masks(Path(args.dataset_path) / args.dataset_type, videos)
+    pixels = PixelCounter({} if wrong else masks, [video.name for video in clips.videos])
 
     def again(video: int) -> Iterator[Scored]:
         return replay(trained.model, result.items[video].to(device), clips, video, scoring)
@@ -223,7 +228,8 @@ def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scori
         return read_picture(clips.videos[video].path(frame))
 
     with written_together(args.output_dir, RESULTS) as output:  # tried before the work
-        result = evaluate(trained.model, trained.items, loader, scoring, labels, seconds)
+        scores = score_clips(trained.model, trained.items, loader, scoring, pixels.add)
+        result = compare(clips, scores, scoring, labels, seconds)
         decisions = None
         if trained.normal:
             decisions = decide(result, trained.normal, scoring, args.false_alarm_rate, args.merge_gap)
@@ -234,7 +240,9 @@ def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scori
         settings = {name: str(value) if isinstance(value, flags.Span) else value for name, value in settings.items()}
         about |= {**environment(device), "settings": settings, "unlike_the_paper": unlike}
         write_scores(output / "scores.csv", result)
-        write_evaluation(output / "evaluation.json", result, decisions, about)
+        several = protocols(result, scoring, decisions.scores if decisions else None)
+        beside = Beside(several, pixels.metrics(), wrong[0] if wrong else pixels.problem)
+        write_evaluation(output / "evaluation.json", result, decisions, about, beside)
         if not args.no_figures:
             from exp.report.curves import draw_evaluation  # here, as matplotlib takes a second to import
             from exp.report.style import Look
@@ -246,7 +254,7 @@ def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scori
 
     plural = "s" * (len(clips.videos) > 1)
     print(f"scores of {len(clips)} frames of {len(clips.videos)} video{plural}: {args.output_dir / 'scores.csv'}")
-    print(*metric_lines(result, unlike), sep="\n")
+    print(*metric_lines(result, beside, unlike), sep="\n")
     if decisions and trained.normal:
         print(*alarm_lines(decisions, trained.normal.caveat(scoring, args.false_alarm_rate)), sep="\n")
     else:

@@ -15,11 +15,13 @@ LAYOUTS: dict[str, dict[str, tuple[str, ...]]] = {
         "training": (r"Train0(\d\d)", "UCSDped2/Train"),
         "testing": (r"Test0(\d\d)", "UCSDped2/Test"),
         "truth": (r"(UCSDped2)\.m", "UCSDped2/Test", ""),
+        "masks": (r"Test0(\d\d)_gt", "UCSDped2/Test"),
     },
     "avenue": {
         "training": (r"(\d\d)\.avi", "training_videos"),
         "testing": (r"(\d\d)\.avi", "testing_videos"),
         "truth": (r"(\d+)_label\.mat", "testing_label_mask", "ground_truth_demo/testing_label_mask"),
+        "masks": (r"(\d+)_label\.mat", "testing_label_mask", "ground_truth_demo/testing_label_mask"),
     },
     "shanghai": {
         "training": (r"(\d\d_\d+)\.avi", "training/videos"),

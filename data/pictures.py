@@ -60,6 +60,19 @@ def read_checked(path: Path) -> tuple[np.ndarray, Header]:
     return picture, read_header(content)
 
 
+def read_mask(path: Path) -> np.ndarray:
+    """A mask, a PNG of any depth, as bool (h, w): where a colour is above 0. Raises FrameError and InputError."""
+    content = _read(path, "mask")
+    try:
+        header = read_header(content)
+        if not content.startswith(PNG):
+            raise _Refused("a mask is a PNG picture; save it as one")
+        _check(header)
+        return np.asarray(_decode_other(content, header).any(axis=2))
+    except _Refused as error:
+        raise FrameError(f"cannot read mask {path}: {error}") from error
+
+
 def decode(path: Path, height: int, width: int, channels: int) -> np.ndarray:
     """Read one frame as uint8 (channels, height, width): colour BGR or gray, resized bilinearly as 8-bit.
 
@@ -86,17 +99,17 @@ def to_planes(picture: np.ndarray, height: int, width: int, channels: int) -> np
 # One file -------------------------------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, what: str = "frame") -> bytes:
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):  # a fifo would be waited for, without end
-            what = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
-            raise FrameError(f"cannot read frame {path}: it is {what}, not a file; remove it")
+            found = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+            raise FrameError(f"cannot read {what} {path}: it is {found}, not a file; remove it")
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
         kind = InputError if error.errno in SYSTEM else FrameError
-        raise kind(f"cannot read frame {path}: {reason(error)}") from error
+        raise kind(f"cannot read {what} {path}: {reason(error)}") from error
 
 
 def _decode(content: bytes, path: Path) -> np.ndarray:

@@ -7,14 +7,16 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data.stream import Frame
 from exp.scoring.alarms import Alarm, Decisions
 from exp.scoring.evaluation import Evaluation, Metrics, auc_by_video
+from exp.scoring.pixels import PixelMetrics
+from exp.scoring.protocols import LEVEL, Estimate, Protocols
 from utils import InputError, write_text, write_whole
 
-SCORES = ("video", "frame", "psnr", "distance", "regular_score", "updated", "abnormality", "label")
+SCORES = ("video", "frame", "psnr", "distance", "regular_score", "updated", "abnormality", "label", "psnr_of_copy")
 WATCHED = ("frame", "seconds", "time", "psnr", "distance", "regular_score", "updated", "abnormality", "alarm")
 MOSTLY = 0.9  # above this share of frames in alarms, something other than anomalies is wrong
 ALARMS = ("video", "start", "end", "peak", "score", "start_seconds", "end_seconds")
@@ -69,7 +71,9 @@ def write_scores(path: Path, result: Evaluation) -> None:
         labels = result.labels[video] if result.labels else None
         known = [""] * len(result.frames[video]) if labels is None else labels
         columns = [getattr(result, field)[video] for field in ("frames", "psnr", "distance", "regular", "updated")]
-        rows += [score_row(name, *row) for row in zip(*columns, result.abnormality[video], known, strict=True)]
+        columns += [result.abnormality[video], known]
+        copied = [None] * len(known) if result.psnr_of_copy is None else result.psnr_of_copy[video]
+        rows += [score_row(name, *row) for row in zip(*columns, copied, strict=True)]
     write_table(path, SCORES, rows)
 
 
@@ -80,9 +84,10 @@ def write_alarms(path: Path, videos: list[str], alarms: list[list[Alarm]]) -> No
 
 
 def score_row(video: str, frame: int, *scores: Any) -> tuple:
-    """A row of SCORES; the label, the last of `scores`, is empty where there is none."""
-    psnr, distance, regular, updated, abnormality, label = scores
-    return video, frame, f"{psnr:.8g}", f"{distance:.8g}", f"{regular:.8g}", int(updated), f"{abnormality:.8g}", label
+    """A row of SCORES; the label is empty where there is none, and so is the PSNR of the copy, None for recon."""
+    psnr, distance, regular, updated, abnormality, label, of_copy = scores
+    shown = f"{psnr:.8g}", f"{distance:.8g}", f"{regular:.8g}", int(updated), f"{abnormality:.8g}"
+    return video, frame, *shown, label, "" if of_copy is None else f"{of_copy:.8g}"
 
 
 def watched_row(frame: Frame, *scores: Any) -> tuple:
@@ -114,11 +119,25 @@ def alarm_row(video: str, alarm: Alarm) -> tuple:
     return video, alarm.start, alarm.end, alarm.peak, score, *seconds
 
 
-def write_evaluation(path: Path, result: Evaluation, decisions: Decisions | None, about: dict[str, Any]) -> None:
+class Beside(NamedTuple):
+    """What is measured beside the published metrics."""
+
+    protocols: Protocols
+    pixels: PixelMetrics | None = None
+    no_pixels: str = ""  # why there are no pixel metrics though there are masks
+
+
+def write_evaluation(
+    path: Path, result: Evaluation, decisions: Decisions | None, about: dict[str, Any], beside: Beside
+) -> None:
     """evaluation.json: what it is about, the metrics, and what a calibrated threshold gives.
 
     Metrics are in [0, 1], and null where there are none.
     """
+    protocols = {
+        who: {name: estimate._asdict() for name, estimate in found.items()}
+        for who, found in beside.protocols._asdict().items()
+    }
     calibrated = None
     if decisions:
         counts = {"threshold": decisions.threshold, "alarms": sum(map(len, decisions.alarms))}
@@ -129,12 +148,19 @@ def write_evaluation(path: Path, result: Evaluation, decisions: Decisions | None
         **(result.metrics._asdict() if result.metrics else dict.fromkeys(Metrics._fields)),
         "auc_of_videos": auc_by_video(result),
         "calibrated": calibrated,
+        "protocols": protocols,
+        "pixels": beside.pixels._asdict() if beside.pixels else None,
     }
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def metric_lines(result: Evaluation, unlike: str = "") -> list[str]:
+def metric_lines(result: Evaluation, found: Beside, unlike: str = "") -> list[str]:
     """The metrics of an evaluation for people; unlike: what to name beside them."""
+    return [*frame_lines(result, found.protocols, unlike), *pixel_lines(found, unlike)]
+
+
+def frame_lines(result: Evaluation, protocols: Protocols, unlike: str = "") -> list[str]:
+    """The frame-level metrics."""
     labels = [values for values in result.labels or [] if values is not None]
     if not labels:
         return ["no labels, so no AUC: data/README.md says how to give them"]
@@ -142,12 +168,36 @@ def metric_lines(result: Evaluation, unlike: str = "") -> list[str]:
         which, count = "abnormal" if labels[0][0] else "normal", sum(map(len, labels))
         return [f"all {count} labelled frames are {which}, so no AUC: it compares frames of both classes"]
     metrics, beside = result.metrics, f" ({unlike})" if unlike else ""
-    lines = [f"AUC{beside}: {100 * metrics.auc:.4f} %", f"EER{beside}: {100 * metrics.eer:.4f} %"]
+    lines = [f"AUC{beside}: {100 * metrics.auc:.4f} %{interval(protocols.network['published'])}"]
+    if protocols.copy:
+        lines.append(f"copying the previous frame instead: AUC {100 * protocols.copy['published'].auc:.1f} %")
+    lines.append(f"EER{beside}: {100 * metrics.eer:.4f} %")
     lines.append(f"average precision{beside}: {100 * metrics.average_precision:.4f} %")
     if metrics.macro_auc is not None:
         videos = f"{metrics.macro_videos} of {len(result.videos)} videos; the others have frames of one class only"
         lines.append(f"macro AUC{beside}: {100 * metrics.macro_auc:.4f} % (mean over {videos})")
     return lines
+
+
+def interval(estimate: Estimate) -> str:
+    """The bootstrap interval of an AUC, to be said after it; "" where there is none."""
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f" ({100 * LEVEL:.0f} % interval over test videos: {100 * estimate.low:.1f} to {100 * estimate.high:.1f} %)"
+
+
+def pixel_lines(found: Beside, unlike: str = "") -> list[str]:
+    """The pixel-level metrics, or why there are none though there are masks."""
+    if found.no_pixels or not found.pixels:
+        return [f"no pixel-level AUC: {found.no_pixels}"] if found.no_pixels else []
+    pixels, beside = found.pixels, f" ({unlike})" if unlike else ""
+    if pixels.error is None:
+        kind = "abnormal" if pixels.abnormal else "normal"
+        return [f"no pixel-level AUC: all pixels of the masks of {pixels.frames} frames are {kind}"]
+    values = (("squared error", pixels.error), ("feature distance", pixels.distance), ("error of copying", pixels[2]))
+    lines = [f"pixel-level AUC of the {name}{beside}: {100 * v:.4f} %" for name, v in values if v is not None]
+    counted = f"all pixels of {pixels.frames} frames of {pixels.videos} videos, {100 * pixels.abnormal:.2f} % abnormal"
+    return [f"{lines[0]} ({counted})", *lines[1:]]
 
 
 def alarm_lines(decisions: Decisions, caveat: str = "") -> list[str]:

@@ -1,0 +1,180 @@
+"""Pixel masks: which pixels of the frames of a test video are abnormal.
+
+    <dataset_path>/<dataset_type>/testing/masks/<video>/<frame>.png
+
+A mask is named as its frame, 000.png for 000.jpg. It has any size, shows the whole frame, and is above 0 where
+something is abnormal. A video that has a folder of masks has one for each frame; a video without a folder has none.
+`python -m data.prepare` makes them of what comes with Ped2 (Test001_gt/*.bmp) and Avenue (volLabel of 1_label.mat).
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from scipy.io import loadmat
+
+from data.archives import LAYOUTS, find_entries
+from data.frames import EXTENSIONS, LITTER, Video, find_videos, in_order, printable
+from data.intervals import Labels
+from data.pictures import FrameError, read_mask, read_picture
+from utils import InputError, named, reading
+
+Masks = dict[str, list[Path]]  # name of a video -> the mask of each of its frames, in their order
+
+
+# Masks of a data set --------------------------------------------------------------------------------------------------
+
+
+def find_masks(dataset: Path, videos: Sequence[Video]) -> tuple[Masks, list[str]]:
+    """The masks of the test videos of a data set, and what is wrong with others, a line each; none is opened.
+
+    A video whose masks are not one for each frame is named in a line and is not among the masks.
+    """
+    directory = dataset / "testing" / "masks"
+    if not os.path.isdir(directory):
+        return {}, []
+    masks: Masks = {}
+    problems, folders = [], {}
+    try:
+        folders = {printable(entry.name): Path(entry.path) for entry in _entries(directory) if entry.is_dir()}
+        for video in videos:
+            if folder := folders.pop(video.name, None):
+                found = {Path(entry.name).stem: Path(entry.path) for entry in _entries(folder) if _is_mask(entry.name)}
+                names = [Path(frame).stem for frame in video.frames]
+                if problem := _difference(video, folder, names, list(found)):
+                    problems.append(problem)
+                else:
+                    masks[video.name] = [found[name] for name in names]
+    except InputError as error:  # a folder that cannot be read
+        return {}, [str(error)]
+    problems += [f"{folder} holds masks of no test video: remove it" for folder in folders.values()]
+    return masks, problems
+
+
+def _entries(directory: Path) -> list[os.DirEntry]:
+    with reading(directory), os.scandir(directory) as entries:
+        return sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
+
+
+def _is_mask(name: str) -> bool:
+    return name.lower().endswith(".png")
+
+
+def _difference(video: Video, folder: Path, names: list[str], found: list[str]) -> str | None:
+    """What is wrong where the masks that were found are not one for each frame, by the names of the frames."""
+    if set(names) == set(found):
+        return None
+    counts = f"{folder} holds {len(found)} masks for the {len(names)} frames of video {video.name}"
+    if missing := [name for name in names if name not in set(found)]:
+        return f"{counts}: {_some(missing)} missing"
+    others = [name for name in found if name not in set(names)]
+    return f"{counts}: there is no frame for {named([f'{name}.png' for name in others], 3)}"
+
+
+def _some(missing: list[str]) -> str:
+    return f"{named([f'{name}.png' for name in missing], 3)} {'is' if len(missing) == 1 else 'are'}"
+
+
+def mask_findings(dataset: Path, videos: Sequence[Video], labels: Labels | None) -> Iterator[tuple[str, str]]:
+    """What there is to say about the masks of a data set: (level, text) of data.findings.Finding. All are opened.
+
+    labels: 1 where a frame is abnormal, for each video, where they are known.
+    """
+    masks, problems = find_masks(dataset, videos)
+    for problem in problems:
+        yield "warning", f"{problem}; evaluation gives no pixel-level AUC"
+    pixels = abnormal = 0
+    for video in videos:
+        try:
+            opened = [read_mask(path) for path in masks.get(video.name, ())]
+        except (FrameError, InputError) as error:
+            yield "warning", f"{error}; evaluation gives no pixel-level AUC"
+            continue
+        pixels, abnormal = pixels + sum(m.size for m in opened), abnormal + sum(int(m.sum()) for m in opened)
+        values = labels.get(video.name) if labels else None
+        if not opened or values is None:
+            continue
+        differ = np.flatnonzero(np.array([mask.any() for mask in opened]) != (values == 1))
+        if len(differ):
+            first = video.frames[differ[0]]
+            text = f"masks and labels of video {video.name} disagree in {len(differ)} frames, the first is {first}"
+            yield (
+                "warning",
+                f"{text}, {'labelled' if values[differ[0]] else 'which is marked but not labelled'} abnormal",
+            )
+    if masks and abnormal in (0, pixels):
+        kind = "abnormal" if abnormal else "normal"
+        yield "warning", f"all pixels of the masks are {kind}, so evaluation gives no pixel-level AUC"
+    without = [video.name for video in videos if video.name not in masks]
+    if masks and without and not problems:
+        yield "note", f"{len(without)} testing videos have no masks and no part in pixel-level AUC: {named(without)}"
+
+
+# Masks of the archives ------------------------------------------------------------------------------------------------
+
+
+def archive_masks(dataset_type: str, source: Path) -> dict[str, Path]:
+    """Where an archive keeps the masks of each test video: {official name: a folder or file}; {} when it has none."""
+    entries = find_entries(source, *LAYOUTS[dataset_type]["masks"]) if "masks" in LAYOUTS[dataset_type] else {}
+    return {name.zfill(2): path for name, path in entries.items()}
+
+
+def read_archive_masks(path: Path) -> list[np.ndarray]:
+    """The masks of one video as an archive ships them, in order: bool (h, w), one per frame. Raises InputError."""
+    if path.is_dir():  # of Ped2: 001.bmp or frame001.bmp, and what file managers leave
+        names = [entry.name for entry in _entries(path) if entry.name.lower() not in LITTER]
+        pictures = in_order(name for name in names if name.lower().endswith(EXTENSIONS))
+        return [np.asarray(read_picture(path / name).any(axis=2)) for name in pictures]
+    try:  # of Avenue
+        return [np.array(mask, ndmin=2) > 0 for mask in loadmat(path)["volLabel"].ravel()]
+    except Exception as error:  # a broken .mat can raise nearly anything
+        raise InputError(f"cannot read masks {path}: {error}") from error
+
+
+def write_archive_masks(dataset_type: str, source: Path, dataset: Path) -> list[str]:
+    """Make the masks of the test videos that are there in `dataset` of an archive's. Returns what failed, a line each.
+
+    Those of a video appear when all are written, and replace others. Masks and video may be a frame apart in length: a
+    mask too many is left out, and a frame too many gets the last mask.
+    """
+    directory, failures = dataset / "testing", []
+    videos = {video.name: video for video in find_videos(directory / "frames")} if directory.is_dir() else {}
+    written = 0
+    for name, path in archive_masks(dataset_type, source).items():
+        if name not in videos:
+            continue
+        frames = [Path(frame).stem for frame in videos[name].frames]
+        try:
+            masks = read_archive_masks(path)
+        except InputError as error:
+            failures.append(str(error))
+            continue
+        if not masks or abs(len(masks) - len(frames)) > 1:
+            failures.append(f"{path} holds {len(masks)} masks for the {len(frames)} frames of video {name}")
+            continue
+        masks += masks[-1:]
+        _write(directory / "masks" / name, dict(zip(frames, masks, strict=False)))
+        written += 1
+    if written:
+        print(f"masks of {written} test videos: {directory / 'masks'}")
+    return failures
+
+
+def _write(folder: Path, masks: dict[str, np.ndarray]) -> None:
+    """Write {name of a frame: mask} to a folder that appears whole."""
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+    try:
+        part.mkdir(parents=True)
+        for name, mask in masks.items():
+            content = cv2.imencode(".png", mask.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_BILEVEL, 1])[1]
+            (part / f"{name}.png").write_bytes(content.tobytes())
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {error.strerror}; make room, then run this again") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,135 @@
+"""One evaluation by several protocols: the frame-level AUC under other normalisations, each with its uncertainty.
+
+    published       P and D are scaled by the lowest and the highest of their video (Sec. 3.3): the score of a frame
+                    depends on later ones, and each video is made to reach from 0 to 1
+    whole_test_set  the same formula with the lowest and the highest of all test frames together: no normalisation over
+                    videos, as reported for frame prediction since ano_pred_cvpr2018 (its issue 27). It ranks by raw
+                    scores: with P alone (λ = 1) it is the AUC of the PSNR as it is, and for both together the two
+                    ranges only set how many dB weigh as much as how much feature distance
+    calibrated      P and D are standardised by normal frames alone (exp/scoring/calibration.py): needs no test frame
+    macro           the mean over videos of each video's own AUC, of the published score
+
+Intervals hold 95 % of what the same frames give when as many videos are drawn from the test videos, with replacement:
+how much the number owes to the choice of the test videos. They say nothing of another training.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+import utils
+from exp.scoring.evaluation import Evaluation, abnormality, smoothed
+from exp.scoring.score import Scoring
+
+DRAWS, SEED, LEVEL = 1000, 0, 0.95
+
+
+class Estimate(NamedTuple):
+    """An AUC in [0, 1] and the ends of its bootstrap interval; None where there are fewer than two labelled videos."""
+
+    auc: float
+    low: float | None
+    high: float | None
+
+
+class Pairs(NamedTuple):
+    """What the AUC of any choice of V videos can be computed from."""
+
+    won: np.ndarray  # (V, V): of how many pairs the abnormal frame of one video scores above the normal one of another
+    abnormal: np.ndarray  # (V,): frames
+    normal: np.ndarray  # (V,): frames
+
+
+class Protocols(NamedTuple):
+    """The AUC of an evaluation by the names of the protocols, those that can be computed; {} without labels."""
+
+    network: dict[str, Estimate]
+    copy: dict[str, Estimate]  # of copying the previous frame in place of a prediction, by PSNR alone; {} for recon
+
+
+def protocols(result: Evaluation, scoring: Scoring, calibrated: list[np.ndarray] | None) -> Protocols:
+    """All protocols of an evaluation. calibrated: the calibrated abnormality of each video, (n,), or None."""
+    scores = {"published": result.abnormality, "whole_test_set": _whole_test_set(result.psnr, result, scoring)}
+    network = _estimates(result, {**scores, "calibrated": calibrated} if calibrated else scores)
+    if result.psnr_of_copy is None:
+        return Protocols(network, {})
+    alone = scoring._replace(alpha=1.0)
+    scores = {
+        "published": abnormality(result.psnr_of_copy, result.distance, result.seconds, alone),
+        "whole_test_set": _whole_test_set(result.psnr_of_copy, result, alone),
+    }
+    return Protocols(network, _estimates(result, scores))
+
+
+def _whole_test_set(psnr: list[np.ndarray], result: Evaluation, scoring: Scoring) -> list[np.ndarray]:
+    """The abnormality of each video, (n,), where lowest and highest are those of all videos together."""
+    normality = utils.normality(np.concatenate(psnr), np.concatenate(result.distance), scoring.alpha)
+    ends = np.cumsum([len(values) for values in psnr])[:-1]
+    return smoothed(list(np.split(1 - normality, ends)), result.seconds, scoring)
+
+
+def _estimates(result: Evaluation, scores: dict[str, list[np.ndarray]]) -> dict[str, Estimate]:
+    """The AUC of each kind of scores, and the macro AUC of those as published."""
+    found = {}
+    labelled = [video for video, y in enumerate(result.labels or []) if y is not None]
+    labels = [y for y in result.labels or [] if y is not None]
+    for name, values in scores.items():
+        pairs = count_pairs(labels, [values[video] for video in labelled])
+        found[name] = micro(pairs)
+        if name == "published":
+            found["macro"] = macro(pairs)
+    return {name: estimate for name, estimate in found.items() if estimate}
+
+
+def count_pairs(labels: list[np.ndarray], scores: list[np.ndarray]) -> Pairs:
+    """Labels, 0 or 1, and scores of each of V videos, both (n,) -> Pairs. Equal scores count half."""
+    abnormal = [s[y == 1] for y, s in zip(labels, scores, strict=True)]
+    normal = [np.sort(s[y == 0]) for y, s in zip(labels, scores, strict=True)]
+    owners = np.repeat(np.arange(len(labels)), [len(some) for some in abnormal])
+    together = np.concatenate([*abnormal, np.empty(0)])
+    won = np.zeros((len(labels), len(labels)))
+    for video, some in enumerate(normal):
+        above = np.searchsorted(some, together, "left") + np.searchsorted(some, together, "right")
+        won[:, video] = np.bincount(owners, above / 2, minlength=len(labels))
+    return Pairs(won, np.array([len(some) for some in abnormal]), np.array([len(some) for some in normal]))
+
+
+def micro(pairs: Pairs) -> Estimate | None:
+    """The AUC over all frames together; None where these are of one class."""
+
+    def auc(weights: np.ndarray) -> np.ndarray:
+        frames = (weights @ pairs.abnormal) * (weights @ pairs.normal)
+        return _divide(((weights @ pairs.won) * weights).sum(axis=-1), frames)
+
+    return _estimate(auc, len(pairs.won))
+
+
+def macro(pairs: Pairs) -> Estimate | None:
+    """The mean over the videos that have frames of both classes of each one's AUC; None where none has."""
+    frames = pairs.abnormal * pairs.normal
+    own = np.where(frames > 0, np.diagonal(pairs.won) / np.maximum(frames, 1), 0)
+
+    def auc(weights: np.ndarray) -> np.ndarray:
+        return _divide(weights @ own, weights @ (frames > 0))
+
+    return _estimate(auc, len(pairs.won))
+
+
+def _divide(numbers: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """NaN where that is 0: a draw without frames of both classes has no AUC."""
+    return np.where(by > 0, numbers / np.where(by > 0, by, 1), np.nan)
+
+
+def _estimate(auc: Callable[[np.ndarray], np.ndarray], videos: int) -> Estimate | None:
+    """The Estimate of a function of how often each video counts, (draws, V) -> (draws,), NaN where it has no value."""
+    value = float(auc(np.ones((1, videos)))[0])
+    if np.isnan(value):
+        return None
+    if videos < 2:
+        return Estimate(value, None, None)
+    # how often each video is drawn; the same draws for all protocols
+    weights = np.random.default_rng(SEED).multinomial(videos, np.full(videos, 1 / videos), size=DRAWS)
+    ends = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+    low, high = np.nanquantile(auc(weights.astype(np.float64)), ends)
+    return Estimate(value, float(low), float(high))
