@@ -17,9 +17,9 @@ import numpy as np
 from scipy.io import loadmat
 
 from data.archives import LAYOUTS, find_entries
-from data.frames import EXTENSIONS, LITTER, Video, find_videos, in_order, printable
+from data.frames import EXTENSIONS, LITTER, Video, in_order, printable, scan
 from data.intervals import Labels
-from data.pictures import FrameError, read_mask, read_picture
+from data.pictures import read_mask, read_picture
 from utils import InputError, named, reading
 
 Masks = dict[str, list[Path]]  # name of a video -> the mask of each of its frames, in their order
@@ -84,29 +84,29 @@ def mask_findings(dataset: Path, videos: Sequence[Video], labels: Labels | None)
     labels: 1 where a frame is abnormal, for each video, where they are known.
     """
     masks, problems = find_masks(dataset, videos)
-    for problem in problems:
-        yield "warning", f"{problem}; evaluation gives no pixel-level AUC"
-    pixels = abnormal = 0
+    shares: list[float] = []  # of each mask, how much of it is abnormal
+    differ: dict[str, list[str]] = {}  # name of a video -> frames
     for video in videos:
         try:
-            opened = [read_mask(path) for path in masks.get(video.name, ())]
-        except (FrameError, InputError) as error:
-            yield "warning", f"{error}; evaluation gives no pixel-level AUC"
+            marked = [float(read_mask(path).mean()) for path in masks.get(video.name, ())]
+        except InputError as error:
+            yield "warning", f"{error}; evaluation gives no pixel-level AUC if this frame has a score"
             continue
-        pixels, abnormal = pixels + sum(m.size for m in opened), abnormal + sum(int(m.sum()) for m in opened)
+        shares += marked
         values = labels.get(video.name) if labels else None
-        if not opened or values is None:
-            continue
-        differ = np.flatnonzero(np.array([mask.any() for mask in opened]) != (values == 1))
-        if len(differ):
-            first = video.frames[differ[0]]
-            text = f"masks and labels of video {video.name} disagree in {len(differ)} frames, the first is {first}"
-            yield (
-                "warning",
-                f"{text}, {'labelled' if values[differ[0]] else 'which is marked but not labelled'} abnormal",
-            )
-    if masks and abnormal in (0, pixels):
-        kind = "abnormal" if abnormal else "normal"
+        if marked and values is not None:
+            unlike = np.flatnonzero((np.array(marked) > 0) != (np.asarray(values) == 1))
+            differ |= {video.name: [video.frames[k] for k in unlike]} if len(unlike) else {}
+    for problem in problems:
+        yield "warning", f"{problem}; evaluation gives no pixel-level AUC"
+    if differ:
+        counts = named([f"{name}: {len(frames)}" for name, frames in differ.items()])
+        name, frames = next(iter(differ.items()))
+        text = f"masks and labels disagree on which frames are abnormal ({counts}), the first is {frames[0]} of {name}"
+        # its usual labels are not those of its masks, which --avenue_labels masks takes
+        yield "note" if dataset.name == "avenue" else "warning", text
+    if shares and (not any(shares) or min(shares) == 1):
+        kind = "abnormal" if any(shares) else "normal"
         yield "warning", f"all pixels of the masks are {kind}, so evaluation gives no pixel-level AUC"
     without = [video.name for video in videos if video.name not in masks]
     if masks and without and not problems:
@@ -123,13 +123,16 @@ def archive_masks(dataset_type: str, source: Path) -> dict[str, Path]:
 
 
 def read_archive_masks(path: Path) -> list[np.ndarray]:
-    """The masks of one video as an archive ships them, in order: bool (h, w), one per frame. Raises InputError."""
+    """The masks of one video as an archive ships them, in order: arrays (h, w), above 0 where something is abnormal.
+
+    Raises InputError where one cannot be read.
+    """
     if path.is_dir():  # of Ped2: 001.bmp or frame001.bmp, and what file managers leave
         names = [entry.name for entry in _entries(path) if entry.name.lower() not in LITTER]
         pictures = in_order(name for name in names if name.lower().endswith(EXTENSIONS))
         return [np.asarray(read_picture(path / name).any(axis=2)) for name in pictures]
     try:  # of Avenue
-        return [np.array(mask, ndmin=2) > 0 for mask in loadmat(path)["volLabel"].ravel()]
+        return list(loadmat(path)["volLabel"].ravel())
     except Exception as error:  # a broken .mat can raise nearly anything
         raise InputError(f"cannot read masks {path}: {error}") from error
 
@@ -137,14 +140,15 @@ def read_archive_masks(path: Path) -> list[np.ndarray]:
 def write_archive_masks(dataset_type: str, source: Path, dataset: Path) -> list[str]:
     """Make the masks of the test videos that are there in `dataset` of an archive's. Returns what failed, a line each.
 
-    Those of a video appear when all are written, and replace others. Masks and video may be a frame apart in length: a
-    mask too many is left out, and a frame too many gets the last mask.
+    Those of a video appear when all are written; where they are whole already, they stay. Masks and video may be a
+    frame apart in length: a mask too many is left out, and a frame too many gets the last mask.
     """
     directory, failures = dataset / "testing", []
-    videos = {video.name: video for video in find_videos(directory / "frames")} if directory.is_dir() else {}
-    written = 0
+    found = scan(directory / "frames") if (directory / "frames").is_dir() else ()
+    videos = {video.name: video for video, _ in found}
+    there, _ = find_masks(dataset, list(videos.values()))
     for name, path in archive_masks(dataset_type, source).items():
-        if name not in videos:
+        if name not in videos or name in there:
             continue
         frames = [Path(frame).stem for frame in videos[name].frames]
         try:
@@ -155,11 +159,10 @@ def write_archive_masks(dataset_type: str, source: Path, dataset: Path) -> list[
         if not masks or abs(len(masks) - len(frames)) > 1:
             failures.append(f"{path} holds {len(masks)} masks for the {len(frames)} frames of video {name}")
             continue
-        masks += masks[-1:]
-        _write(directory / "masks" / name, dict(zip(frames, masks, strict=False)))
-        written += 1
-    if written:
-        print(f"masks of {written} test videos: {directory / 'masks'}")
+        _write(directory / "masks" / name, dict(zip(frames, [*masks, masks[-1]], strict=False)))
+        there[name] = []
+    if there:
+        print(f"pixel masks of {len(there)} test videos: {directory / 'masks'}")
     return failures
 
 
@@ -170,7 +173,9 @@ def _write(folder: Path, masks: dict[str, np.ndarray]) -> None:
     try:
         part.mkdir(parents=True)
         for name, mask in masks.items():
-            content = cv2.imencode(".png", mask.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_BILEVEL, 1])[1]
+            content = cv2.imencode(".png", (np.asarray(mask) > 0).astype(np.uint8) * 255, [cv2.IMWRITE_PNG_BILEVEL, 1])[
+                1
+            ]
             (part / f"{name}.png").write_bytes(content.tobytes())
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)

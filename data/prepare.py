@@ -30,6 +30,7 @@ from data.download import fetch, unpacked
 from data.frames import EXTENSIONS, LITTER, Video, find_videos, in_order, natural_key, printable
 from data.intervals import read_intervals, write_intervals
 from data.labels import BUILT_IN
+from data.masks import write_archive_masks
 from data.pictures import read_picture
 from data.reader import Reader
 from data.times import Clock, times_path, write_times
@@ -350,6 +351,7 @@ def main(arguments: list[str] | None = None) -> int:
         with archive(args) as source:
             failures += check_truth(dataset_type, source)
             failures += extract_all(archive_jobs(dataset_type, source, dataset), args.workers, args.quality)
+            failures += write_archive_masks(dataset_type, source, dataset)
     problems = print_counts(dataset, dataset_type)
     for line in (*problems, *(f"failed: {failure}" for failure in failures)):
         print(line)

@@ -67,7 +67,12 @@ def ped2(tmp_path):
             write_picture(root / "UCSDped2" / folder / f"{i + 1:03}.tif", i)
     for i in range(120):
         write_picture(root / "UCSDped2/Test/Test009" / f"{i + 1:03}.tif", i)
-    write_picture(root / "UCSDped2/Test/Test009_gt/001.bmp")
+    for i in range(120):
+        mask = np.zeros((24, 32, 3), np.uint8)
+        mask[3:9, 5:11] = 255 * (10 <= i < 90)
+        (root / "UCSDped2/Test/Test009_gt").mkdir(exist_ok=True)
+        cv2.imwrite(str(root / f"UCSDped2/Test/Test009_gt/frame{i + 1:03}.bmp"), mask)
+    (root / "UCSDped2/Test/Test009_gt/.DS_Store").write_bytes(b"litter")
     (root / "UCSDped2/Train/Train001/._001.tif").write_bytes(b"litter")
     (root / "UCSDped2/Train/.DS_Store").write_bytes(b"litter")
     write_picture(root / "UCSDped1/Train/Train034/001.tif")
