@@ -155,7 +155,7 @@ def test_evaluation_prints_and_keeps_them(method, dataset, capsys):
         auc = roc_auc_score([int(row["label"]) for row in rows], scores)
         assert found["protocols"]["copy"]["published"]["auc"] == pytest.approx(auc)
         place = [line.startswith("AUC: ") for line in lines].index(True)
-        assert lines[place + 1] == f"copying the previous frame instead: AUC {100 * auc:.1f} %"
+        assert lines[place + 2] == f"copying the previous frame instead: AUC {100 * auc:.1f} %"
     else:
         assert said == ["squared error", "feature distance"]
         assert found["pixels"]["frames"] == 21
@@ -165,7 +165,7 @@ def test_evaluation_prints_and_keeps_them(method, dataset, capsys):
     published = found["protocols"]["network"]["published"]
     assert published["auc"] == pytest.approx(found["auc"])
     ends = " to ".join(f"{100 * published[end]:.1f}" for end in ("low", "high"))
-    assert f"AUC: {100 * found['auc']:.4f} % (95 % interval over test videos: {ends} %)" in lines
+    assert f"95 % interval of this AUC over choices of test videos: {ends} %" in lines
     assert found["protocols"]["network"].keys() == {"published", "macro", "whole_test_set", "calibrated"}
 
 

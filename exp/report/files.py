@@ -168,7 +168,7 @@ def frame_lines(result: Evaluation, protocols: Protocols, unlike: str = "") -> l
         which, count = "abnormal" if labels[0][0] else "normal", sum(map(len, labels))
         return [f"all {count} labelled frames are {which}, so no AUC: it compares frames of both classes"]
     metrics, beside = result.metrics, f" ({unlike})" if unlike else ""
-    lines = [f"AUC{beside}: {100 * metrics.auc:.4f} %{interval(protocols.network['published'])}"]
+    lines = [f"AUC{beside}: {100 * metrics.auc:.4f} %", *interval_lines(protocols.network["published"])]
     if protocols.copy:
         lines.append(f"copying the previous frame instead: AUC {100 * protocols.copy['published'].auc:.1f} %")
     lines.append(f"EER{beside}: {100 * metrics.eer:.4f} %")
@@ -179,11 +179,12 @@ def frame_lines(result: Evaluation, protocols: Protocols, unlike: str = "") -> l
     return lines
 
 
-def interval(estimate: Estimate) -> str:
-    """The bootstrap interval of an AUC, to be said after it; "" where there is none."""
+def interval_lines(estimate: Estimate) -> list[str]:
+    """The bootstrap interval of an AUC; no line where there is none."""
     if estimate.low is None or estimate.high is None:
-        return ""
-    return f" ({100 * LEVEL:.0f} % interval over test videos: {100 * estimate.low:.1f} to {100 * estimate.high:.1f} %)"
+        return []
+    ends = f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f} %"
+    return [f"{100 * LEVEL:.0f} % interval of this AUC over choices of test videos: {ends}"]
 
 
 def pixel_lines(found: Beside, unlike: str = "") -> list[str]:
