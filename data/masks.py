@@ -54,6 +54,16 @@ def find_masks(dataset: Path, videos: Sequence[Video]) -> tuple[Masks, list[str]
     return masks, problems
 
 
+def mask_at(masks: Masks, video: str, frame: int) -> np.ndarray | None:
+    """The mask of a frame to be drawn, bool (h, w); None where the video has none, or it cannot be read."""
+    if video not in masks:
+        return None
+    try:
+        return read_mask(masks[video][frame])
+    except InputError:  # said beside the metrics
+        return None
+
+
 def _entries(directory: Path) -> list[os.DirEntry]:
     with reading(directory), os.scandir(directory) as entries:
         return sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)

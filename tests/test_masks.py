@@ -10,7 +10,7 @@ from scipy.io import savemat
 
 from data.frames import find_videos
 from data.labels import frame_labels
-from data.masks import find_masks, mask_findings, read_archive_masks, write_archive_masks
+from data.masks import find_masks, mask_at, mask_findings, read_archive_masks, write_archive_masks
 from data.pictures import read_mask
 from utils import InputError
 
@@ -150,6 +150,14 @@ def test_a_video_without_masks_is_a_note(own, tmp_path):
     assert (list(masks), problems) == (["1"], [])
     ((level, text),) = mask_findings(*own)
     assert level == "note" and text.endswith(": 2")
+
+
+def test_the_mask_of_a_frame_to_draw(own):
+    masks, _ = find_masks(*own[:2])
+    np.testing.assert_array_equal(mask_at(masks, "1", 2), marked(1) > 0)
+    assert mask_at(masks, "none", 2) is None
+    empty(mask_of(own, "1", 2))
+    assert mask_at(masks, "1", 2) is None
 
 
 # Archives -------------------------------------------------------------------------------------------------------------
