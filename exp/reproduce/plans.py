@@ -40,6 +40,7 @@ class Plan(NamedTuple):
 SMALL = "--h 64 --w 64 --batch_size 4"
 FAST = "--precision bf16 --compile"
 NO_MEMORY_LOSSES = ("no_memory_losses", "--loss_compact 0 --loss_separate 0")
+NO_MEMORY = ("no_memory", "--msize 0")
 PLANS = {
     "ped2_cpu": Plan(
         "ped2",
@@ -48,7 +49,15 @@ PLANS = {
             Training("pred", (0, 1, 2, 3, 4)),
             Training("recon", (0, 1, 2)),
             Training("pred", (0, 1, 2), *NO_MEMORY_LOSSES, curves=False),
+            Training("pred", (0, 1, 2), *NO_MEMORY, curves=False),
+            Training("recon", (0, 1, 2), *NO_MEMORY, curves=False),
+            Training("pred", (0, 1, 2), "bf16", "--precision bf16", curves=False),
         ),
+    ),
+    "ped2_cpu_256": Plan(  # the paper's frame size; ten epochs in bf16 were chosen before the first of them ran
+        "ped2",
+        "--h 256 --w 256 --batch_size 4 --epochs 10 --precision bf16",
+        (Training("pred", (0, 1)), Training("recon", (0,))),
     ),
     "ped2_cpu_10": Plan(
         "ped2",
