@@ -13,37 +13,46 @@ from helpers import TINY, call, evaluate, one_line
 
 import Train
 from exp import run as run_room
+from exp.flags import Span
 from exp.reproduce import __main__ as reproduce
-from exp.reproduce import tables
-from exp.reproduce.plans import PLANS, Plan, Training, Way
+from exp.reproduce import cells, claims, measures, plan_tables, tables
+from exp.reproduce import runs as planned
+from exp.reproduce.means import Mean, mean_of, paired, verdict_on_gain, verdict_on_value
+from exp.reproduce.plans import DISTANCE_ALONE, EVALUATIONS, PLANS, PSNR_ALONE, UPDATE_OFF, Plan, Training
 from exp.run import FREE
-from exp.scoring import evaluation
+from exp.scoring.lesions import LESIONS
 from utils import InputError, run_script
 
 pytestmark = pytest.mark.slow
 OPTION = "--loss_compact 0 --loss_separate 0"
-TRAININGS = (Training("pred", (0, 1)), Training("recon", (0,)), Training("pred", (0,), "no_losses", OPTION))
 WAYS = {  # each with the flags of Evaluate.py that are the same
-    "as published": (Way(), []),
-    "alpha 1": (Way(alpha=1.0), ["--alpha", 1]),
-    "off": (Way(memory_update=False), ["--memory_update", "off"]),
-    "auto": (Way(quantile=0.95), ["--th", "auto"]),
-    "smooth": (Way(smooth=2), ["--smooth", 2]),
-    "causal": (Way(smooth=2, causal=True), ["--smooth", 2, "--smooth_kind", "causal"]),
+    "as published": ({}, []),
+    PSNR_ALONE: ({"alpha": 1.0}, ["--alpha", 1]),
+    UPDATE_OFF: ({"memory_update": False}, ["--memory_update", "off"]),
+    "auto": ({"quantile": 0.95}, ["--th", "auto"]),
+    "smooth": ({"sigma": Span(2)}, ["--smooth", 2]),
+    "causal": ({"sigma": Span(2), "causal": True}, ["--smooth", 2, "--smooth_kind", "causal"]),
 }
+TRAININGS = (
+    Training("pred", (0, 1), ways=tuple(WAYS)),
+    Training("recon", (0,), ways=tuple(WAYS)),
+    Training("pred", (0,), "no_losses", OPTION, ways=tuple(WAYS)),
+)
 PAGE = "# Numbers\n\n<!-- table: mini -->\nold\n<!-- end -->\n\nText.\n\n<!-- table: mini/runs -->\n<!-- end -->\n"
 
 
 @pytest.fixture
 def plan(dataset, tmp_path, monkeypatch):
     """The plan "mini", whose results and page are kept here, and what was called: [(script, arguments), ...]."""
-    called, ways = [], {name: way for name, (way, _) in WAYS.items()}
+    called = []
     (tmp_path / "page.md").write_text(PAGE)
-    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(cells, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(tables, "PAGES", (tmp_path / "page.md",))
     monkeypatch.setitem(PLANS, "mini", Plan("own", " ".join([*TINY[2:], "--epochs", "2", "--no_figures"]), TRAININGS))
-    for room in (reproduce, tables):
-        monkeypatch.setattr(room, "EVALUATIONS", ways)
+    for name in list(EVALUATIONS):
+        monkeypatch.delitem(EVALUATIONS, name)
+    for name, (way, _) in WAYS.items():
+        monkeypatch.setitem(EVALUATIONS, name, way)
 
     def in_process(script, *arguments):
         assert script == "Train.py"
@@ -51,20 +60,20 @@ def plan(dataset, tmp_path, monkeypatch):
         if call(Train, *arguments):
             raise InputError("Train.py failed")
 
-    monkeypatch.setattr(reproduce, "call", in_process)
+    monkeypatch.setattr(planned, "call", in_process)
     return called
 
 
 @pytest.fixture
 def scorings(monkeypatch):
     """Counts the times that all test clips were scored."""
-    count, real = [], evaluation.score_clips
+    count, real = [], measures.score_clips
 
     def counted(*arguments):
         count.append(arguments)
         return real(*arguments)
 
-    monkeypatch.setattr(evaluation, "score_clips", counted)
+    monkeypatch.setattr(measures, "score_clips", counted)
     return count
 
 
@@ -75,8 +84,8 @@ def start(*arguments):
     return end.value.code or 0
 
 
-def results():
-    return json.loads(Path("results/mini.json").read_text())
+def results(kind="runs"):
+    return json.loads(Path("results/mini.json").read_text())[kind]
 
 
 # Runs ----------------------------------------------------------------------------------------------------------------
@@ -97,7 +106,7 @@ def test_partial_runs_of_a_plan_add_up(plan, scorings, capsys):
 
     table = tables.make("mini")
     aucs = [100 * before[f"pred-seed{seed}"]["evaluations"]["as published"]["auc"] for seed in (0, 1)]
-    row = f"| pred | **{np.mean(aucs):.1f} ± {np.std(aucs, ddof=1):.1f}** | 2 |"
+    row = f"| `pred` | **{np.mean(aucs):.1f} ± {np.std(aucs, ddof=1):.1f}** | "
     assert any(line.startswith(row) for line in table)
     assert "\n".join(table) in capsys.readouterr().out
     page = Path("page.md").read_text()
@@ -137,8 +146,8 @@ def test_evaluations_are_those_of_evaluate(plan):
     assert len({ours[name]["auc"] for name in WAYS}) > 3
 
 
-def test_a_training_without_curves_is_evaluated_in_the_published_way_alone(plan, monkeypatch):
-    trainings = (TRAININGS[1], TRAININGS[2]._replace(curves=False))
+def test_a_training_is_evaluated_in_the_ways_that_it_names_alone(plan, monkeypatch):
+    trainings = (TRAININGS[1], TRAININGS[2]._replace(ways=("as published",)))
     monkeypatch.setitem(PLANS, "mini", PLANS["mini"]._replace(trainings=trainings))
     assert start("mini") == 0
     assert list(results()["pred-no_losses-seed0"]["evaluations"]) == ["as published"]
@@ -184,17 +193,18 @@ def test_a_run_from_elsewhere_without_checkpoint_or_calibration_counts(plan):
 def test_new_weights_and_new_ways_are_evaluated(plan, scorings, monkeypatch):
     assert start("mini", "--only", "pred-seed0") == 0
     before = results()["pred-seed0"]
-    ways = {**reproduce.EVALUATIONS, "reset": Way(memory_update=False, alpha=0.5)}
     with monkeypatch.context() as patch:
-        patch.setattr(reproduce, "EVALUATIONS", ways)
+        more = TRAININGS[0]._replace(ways=(*WAYS, "half"))
+        patch.setitem(PLANS, "mini", PLANS["mini"]._replace(trainings=(more,)))
+        patch.setitem(EVALUATIONS, "half", {"memory_update": False, "alpha": 0.5})
         scorings.clear()
         assert start("mini", "--only", "pred-seed0") == 0
         assert len(scorings) == 1
         after = results()["pred-seed0"]["evaluations"]
-        assert {**before["evaluations"], "reset": after["reset"]} == after
-        patch.setitem(ways, "alpha 1", Way(alpha=0.9))  # another way of the same name
+        assert {**before["evaluations"], "half": after["half"]} == after
+        patch.setitem(EVALUATIONS, PSNR_ALONE, {"alpha": 0.9})  # another way of the same name
         assert start("mini", "--only", "pred-seed0") == 0
-        assert results()["pred-seed0"]["evaluations"]["alpha 1"]["alpha"] == 0.9
+        assert results()["pred-seed0"]["evaluations"][PSNR_ALONE]["alpha"] == 0.9
     shutil.rmtree("exp")  # trained again, say on another machine: other weights
     with monkeypatch.context() as patch:
         patch.setattr(torch, "manual_seed", lambda seed, real=torch.manual_seed: real(seed + 1))
@@ -253,9 +263,9 @@ def test_mistakes(plan, capsys):
 
 def test_plans_are_of_runs_that_train_would_take():
     for name in PLANS:
-        found = reproduce.jobs(name)
-        assert len({job.name for job in found}) == len({job.directory for job in found}) == len(found)
-    ped2 = {job.name: job for job in reproduce.jobs("ped2_cpu")}
+        found = planned.planned_runs(name)
+        assert len({run.name for run in found}) == len({run.directory for run in found}) == len(found)
+    ped2 = {run.name: run for run in planned.planned_runs("ped2_cpu")}
     pred, recon = ped2["pred-seed0"], ped2["recon-seed0"]
     assert str(pred.directory) == "exp/ped2/pred/ped2_cpu-seed0"
     assert str(recon.directory) == "exp/ped2/recon/ped2_cpu-seed0"
@@ -302,7 +312,7 @@ def test_the_tables_of_the_pages_are_those_of_the_results():
 def test_a_page_is_made_anew_from_the_results_alone(plan):
     assert start("mini", "--only", "recon") == 0
     page = Path("page.md").read_text()
-    Path("page.md").write_text(page.replace("| recon |", "| recom |"))
+    Path("page.md").write_text(page.replace("| `recon` |", "| `recom` |"))
     assert start("--tables") == 0
     assert Path("page.md").read_text() == page
     shutil.rmtree("results")
@@ -318,16 +328,16 @@ def test_a_page_that_asks_for_no_table_there_is(plan, capsys):
 
 
 def test_cells():
-    assert tables.mean_and_deviation([]) == "not run"
-    assert tables.mean_and_deviation([2.34]) == "2.3"
-    assert tables.mean_and_deviation([1.0, 2.0, 4.0], ".2f") == "2.33 ± 1.53"
-    assert tables.percent([0.5, 0.6]) == "55.0 ± 7.1"
-    assert tables.percent([0.5, None]) == tables.NOTHING
-    assert tables.markdown(("a", "b", "c"), [(1, tables.NOTHING, 2), (3, tables.NOTHING, tables.NOTHING)]) == [
+    assert cells.mean_and_deviation([]) == "not run"
+    assert cells.mean_and_deviation([2.34]) == "2.3"
+    assert cells.mean_and_deviation([1.0, 2.0, 4.0], ".2f") == "2.33 ± 1.53"
+    assert cells.percent([0.5, 0.6]) == "55.0 ± 7.1"
+    assert cells.percent([0.5, None]) == cells.NOTHING
+    assert cells.markdown(("a", "b", "c"), [(1, cells.NOTHING, 2), (3, cells.NOTHING, cells.NOTHING)]) == [
         "| a | c |",
         "| --- | :-: |",
         "| 1 | 2 |",
-        f"| 3 | {tables.NOTHING} |",
+        f"| 3 | {cells.NOTHING} |",
     ]
 
 
@@ -345,7 +355,7 @@ def test_every_table_of_a_plan(plan, dataset):
     videos = tables.make("mini/videos")
     assert videos[3] == "| 2 | one class | one class |"
     assert len([line for line in tables.make("mini/runs") if line.startswith("| ")]) == 2 + 3
-    assert "not run" in tables.make("mini")[4]  # the option
+    assert any(line.startswith("Not run yet: ") for line in tables.make("mini"))  # the option
 
 
 def times(middle):
@@ -371,7 +381,7 @@ def test_tables_of_the_benchmark_and_what_a_plan_would_cost(plan):
     Path("results").mkdir()
     Path("results/benchmark.json").write_text(json.dumps(report))
     lines = tables.make("benchmark")
-    nothing = tables.NOTHING
+    nothing = cells.NOTHING
     measured = "**2.00 (1.00–4.00)** | 2000 (1000–4000) | 1000 (500–2000) | 4.0 | 50% | 3.00 | 2.00"
     assert lines[2] == f"| training, 256x256 | 4 | {measured} |"
     assert lines[3].endswith(f"| 1.0 | {nothing} | {nothing} | {nothing} |")

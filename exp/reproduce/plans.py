@@ -1,5 +1,6 @@
 """What exp/reproduce/__main__.py trains and how it evaluates that, and the numbers of others to put beside it."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,6 +8,44 @@ import numpy as np
 from exp.flags import Span
 from exp.scoring.calibration import NORMAL_SHARE
 from exp.scoring.score import Scoring
+
+# Ways to evaluate a run: each names the fields of Scoring that are not the published ones. In place of th, `quantile`
+# takes γ from the regular scores of the calibration. Fixed before a run of this project was evaluated; what has a value
+# has its whole curve, and no point of it is picked.
+Way = Mapping[str, Any]
+PUBLISHED = "as published"
+PSNR_ALONE, DISTANCE_ALONE = "`--alpha 1`, PSNR alone", "`--alpha 0`, feature distance alone"
+UPDATE_OFF = "`--memory_update off`"
+SIGMAS = (1, 2, 5, 10, 20)  # frames
+AUTO = {"quantile": NORMAL_SHARE}
+EVALUATIONS: dict[str, Way] = {
+    PUBLISHED: {},
+    PSNR_ALONE: {"alpha": 1.0},
+    DISTANCE_ALONE: {"alpha": 0.0},
+    UPDATE_OFF: {"memory_update": False},
+    "`--th 1`, every frame updates memory": {"th": 1.0},
+    **{f"γ the {q} quantile of normal frames": {"quantile": q} for q in (0.25, 0.5, 0.75, 0.9)},
+    f"`--th auto`, γ the {NORMAL_SHARE} quantile": AUTO,
+    "γ the 0.99 quantile of normal frames": {"quantile": 0.99},
+    **{f"`--smooth {s}`": {"sigma": Span(s)} for s in SIGMAS},
+    **{f"`--smooth {s} --smooth_kind causal`": {"sigma": Span(s), "causal": True} for s in SIGMAS},
+    **{f"`--th auto --smooth {s}`": {**AUTO, "sigma": Span(s)} for s in SIGMAS},
+    **{f"`--th auto --smooth {s} --smooth_kind causal`": {**AUTO, "sigma": Span(s), "causal": True} for s in SIGMAS},
+}
+ALL, PARTS, ALONE = tuple(EVALUATIONS), (PUBLISHED, PSNR_ALONE, DISTANCE_ALONE, UPDATE_OFF), (PUBLISHED,)
+
+
+def scoring_of(way: Way, usual: Scoring, regular: np.ndarray) -> Scoring:
+    """The published scoring of a run, changed as a way says; regular: the regular scores (n,) of its calibration."""
+    changes = dict(way)
+    if "quantile" in changes:
+        changes["th"] = float(np.quantile(regular, changes.pop("quantile")))
+    return usual._replace(**changes)
+
+
+def settings_of(way: Way) -> dict[str, Any]:
+    """A way as it is kept in results."""
+    return {name: str(value) if isinstance(value, Span) else value for name, value in way.items()}
 
 
 class Training(NamedTuple):
@@ -16,7 +55,8 @@ class Training(NamedTuple):
     seeds: tuple[int, ...]
     option: str = ""  # what sets them apart from the plan's others of the method: in names
     flags: str = ""  # and in flags of Train.py
-    curves: bool = True  # whether they are evaluated in all of EVALUATIONS, or in the published way alone
+    ways: tuple[str, ...] = ALL  # the ways of EVALUATIONS in which they are evaluated
+    lesions: bool = False  # whether they are also scored with damaged memories, see exp/scoring/lesions.py
 
     @property
     def name(self) -> str:
@@ -27,6 +67,7 @@ class Plan(NamedTuple):
     dataset_type: str
     flags: str  # of Train.py, for all runs
     trainings: tuple[Training, ...]
+    untrained: tuple[str, ...] = ()  # methods of which networks that were never trained are scored, as a baseline
 
     def setting(self, flag: str) -> int | None:
         """The number given with a flag for all runs, None where it is not."""
@@ -40,98 +81,64 @@ class Plan(NamedTuple):
 SMALL = "--h 64 --w 64 --batch_size 4"
 FAST = "--precision bf16 --compile"
 NO_MEMORY_LOSSES = ("no_memory_losses", "--loss_compact 0 --loss_separate 0")
+COMPACTNESS_ALONE = ("compactness_alone", "--loss_separate 0")
+SEPARATENESS_ALONE = ("separateness_alone", "--loss_compact 0")
 NO_MEMORY = ("no_memory", "--msize 0")
+BOTH = ("pred", "recon")
 PLANS = {
     "ped2_cpu": Plan(
         "ped2",
         f"{SMALL} --epochs 5",
         (
-            Training("pred", (0, 1, 2, 3, 4)),
-            Training("recon", (0, 1, 2)),
-            Training("pred", (0, 1, 2), *NO_MEMORY_LOSSES, curves=False),
-            Training("pred", (0, 1, 2), *NO_MEMORY, curves=False),
-            Training("recon", (0, 1, 2), *NO_MEMORY, curves=False),
-            Training("pred", (0, 1, 2), "bf16", "--precision bf16", curves=False),
+            Training("pred", tuple(range(10)), lesions=True),
+            Training("recon", (0, 1, 2), lesions=True),
+            Training("pred", (0, 1, 2), *NO_MEMORY, ways=ALONE),
+            Training("recon", (0, 1, 2), *NO_MEMORY, ways=ALONE),
+            Training("pred", (0, 1, 2), *NO_MEMORY_LOSSES, ways=PARTS),
+            Training("pred", (0, 1, 2), *COMPACTNESS_ALONE, ways=PARTS),
+            Training("pred", (0, 1, 2), *SEPARATENESS_ALONE, ways=PARTS),
+            Training("pred", (0, 1, 2), "bf16", "--precision bf16", ways=PARTS),
         ),
+        untrained=BOTH,
+    ),
+    "ped2_cpu_10": Plan("ped2", f"{SMALL} --epochs 10", (Training("pred", (0, 1, 2)), Training("recon", (0,)))),
+    "ped2_cpu_60": Plan("ped2", f"{SMALL} --epochs 60", (Training("pred", (0,), lesions=True),)),
+    "ped2_cpu_128": Plan(
+        "ped2",
+        "--h 128 --w 128 --batch_size 4 --epochs 5",
+        (Training("pred", (0,), ways=PARTS, lesions=True),),
+        untrained=("pred",),
     ),
     "ped2_cpu_256": Plan(  # the paper's frame size; ten epochs in bf16 were chosen before the first of them ran
         "ped2",
         "--h 256 --w 256 --batch_size 4 --epochs 10 --precision bf16",
-        (Training("pred", (0, 1)), Training("recon", (0,))),
-    ),
-    "ped2_cpu_10": Plan(
-        "ped2",
-        f"{SMALL} --epochs 10",
-        (Training("pred", (0, 1, 2)), Training("recon", (0,))),
+        (Training("pred", (0, 1), ways=PARTS, lesions=True), Training("recon", (0,), ways=PARTS, lesions=True)),
+        untrained=("pred",),
     ),
     "ped2_paper": Plan(
         "ped2",
         "--h 256 --w 256 --batch_size 4 --epochs 60",
         (
-            Training("pred", (0, 1, 2), flags=FAST),
-            Training("recon", (0, 1, 2), flags=FAST),
+            Training("pred", (0, 1, 2), flags=FAST, lesions=True),
+            Training("recon", (0, 1, 2), flags=FAST, lesions=True),
             Training("pred", (0,), "fp32"),  # whether the fast settings cost anything
         ),
+        untrained=BOTH,
     ),
-    "synthetic": Plan(
-        "synthetic",
-        "",
-        (Training("pred", (0, 1, 2), curves=False), Training("recon", (0,), curves=False)),
-    ),
+    "synthetic": Plan("synthetic", "", (Training("pred", (0, 1, 2), ways=ALONE), Training("recon", (0,), ways=ALONE))),
     "tiny": Plan(  # shows in minutes that all of this works
         "synthetic",
         "--h 16 --w 16 --fdim 16 --msize 4 --epochs 2",
-        (Training("pred", (0, 1)), Training("recon", (0,))),
+        (
+            Training("pred", (0, 1), lesions=True),
+            Training("recon", (0,)),
+            Training("pred", (0, 1), *NO_MEMORY, ways=ALONE),
+        ),
+        untrained=("pred",),
     ),
 }
-
-
-class Way(NamedTuple):
-    """A way to evaluate a trained run; the defaults are the published way."""
-
-    th: float | None = None  # γ; None: the method's
-    quantile: float | None = None  # in its place, this quantile of the regular scores of the calibration
-    memory_update: bool = True
-    alpha: float | None = None  # λ; None: the method's
-    smooth: int | None = None  # frames, σ of the Gaussian over time
-    causal: bool = False
-
-    def scoring(self, usual: Scoring, regular: np.ndarray) -> Scoring:
-        """The same, with the method's own settings where this has none; regular: the scores (n,) of the calibration."""
-        th = usual.th if self.th is None else self.th
-        return Scoring(
-            th=th if self.quantile is None else float(np.quantile(regular, self.quantile)),
-            alpha=usual.alpha if self.alpha is None else self.alpha,
-            memory_update=self.memory_update,
-            sigma=Span(self.smooth) if self.smooth else None,
-            causal=self.causal,
-        )
-
-    def settings(self) -> dict[str, Any]:
-        """What is not the default, as a dict."""
-        return {name: value for name, value in self._asdict().items() if value != self._field_defaults[name]}
-
-
-def _auto(**settings: Any) -> Way:
-    return Way(quantile=NORMAL_SHARE, **settings)
-
-
-SIGMAS = (1, 2, 5, 10, 20)
-# Fixed before a run of this project was evaluated. What has a value has its whole curve: no point of it is picked.
-EVALUATIONS = {
-    "as published": Way(),
-    "`--alpha 1`, PSNR alone": Way(alpha=1.0),
-    "`--alpha 0`, feature distance alone": Way(alpha=0.0),
-    "`--memory_update off`": Way(memory_update=False),
-    "`--th 1`, every frame updates memory": Way(th=1.0),
-    **{f"γ the {q} quantile of normal frames": Way(quantile=q) for q in (0.25, 0.5, 0.75, 0.9)},
-    f"`--th auto`, γ the {NORMAL_SHARE} quantile": _auto(),
-    "γ the 0.99 quantile of normal frames": Way(quantile=0.99),
-    **{f"`--smooth {s}`": Way(smooth=s) for s in SIGMAS},
-    **{f"`--smooth {s} --smooth_kind causal`": Way(smooth=s, causal=True) for s in SIGMAS},
-    **{f"`--th auto --smooth {s}`": _auto(smooth=s) for s in SIGMAS},
-    **{f"`--th auto --smooth {s} --smooth_kind causal`": _auto(smooth=s, causal=True) for s in SIGMAS},
-}
+SIZES = ("ped2_cpu", "ped2_cpu_128", "ped2_cpu_256", "ped2_paper")  # the same at several frame sizes
+UNTRAINED_SEEDS = (0, 1, 2)
 
 # Frame-level AUC, %. Re-trainings are from public threads and repositories, nearly all of one run without a seed.
 PAPER = {("ped2", "pred"): 97.0, ("ped2", "recon"): 90.2}

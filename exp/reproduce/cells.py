@@ -1,0 +1,106 @@
+"""What tables are made of: files of results, the parts of a cell, Markdown."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from exp.reproduce.means import Mean
+from exp.reproduce.plans import PLANS, PUBLISHED, Training
+from utils import InputError, read_json
+
+Results = dict[str, Any]  # of a file in exp/results: of a plan, {"runs": {name: entry}, "baselines": {name: entry}}
+RESULTS = Path(__file__).parents[1] / "results"
+NOTHING = "–"
+NOT_RUN = "not run"
+
+
+def results_path(name: str) -> Path:
+    return RESULTS / f"{name}.json"
+
+
+def read_results(name: str) -> Results:
+    """exp/results/<name>.json (exp/reproduce/measures.py); an empty dict when it is not there. Raises InputError."""
+    path = results_path(name)
+    results = read_json(path) if path.is_file() else {}
+    if not isinstance(results, dict) or (name in PLANS and results and results.keys() != {"runs", "baselines"}):
+        raise InputError(f"{path} is damaged: it holds no results by name")
+    return results
+
+
+# Entries of a plan ----------------------------------------------------------------------------------------------------
+
+
+def runs_of(results: Results, training: str) -> list[Any]:
+    """The entries of the runs of a training of that name."""
+    return [entry for entry in results.get("runs", {}).values() if entry["training"] == training]
+
+
+def columns(name: str, results: Results) -> dict[Training, list[Any]]:
+    """{training: the entries of its runs} of the trainings of a plan."""
+    return {training: runs_of(results, training.name) for training in PLANS[name].trainings}
+
+
+def measured(entries: list[Any], way: str = PUBLISHED, metric: str = "auc") -> list[Any]:
+    """One value of each entry that was evaluated in that way."""
+    return [entry["evaluations"][way][metric] for entry in entries if way in entry["evaluations"]]
+
+
+def by_seed(entries: list[Any], way: str = PUBLISHED) -> dict[int, float]:
+    """{seed: AUC in percent}."""
+    there = [entry for entry in entries if way in entry["evaluations"]]
+    return {entry["flags"]["seed"]: 100 * entry["evaluations"][way]["auc"] for entry in there}
+
+
+def hours(entries: list[Any]) -> float:
+    """What their training took."""
+    return sum(epoch["seconds"] for entry in entries for epoch in entry["epochs"]) / 3600
+
+
+def command(name: str) -> str:
+    plan = PLANS[name]
+    flags = f"`{plan.flags}`" if plan.flags else "the defaults"
+    return f"`python -m exp.reproduce {name}`: {plan.dataset_type}, {flags}"
+
+
+def source(environment: dict[str, Any]) -> str:
+    return f"commit {environment['commit']}, PyTorch {environment['torch']}, {environment['device']}"
+
+
+# Cells ----------------------------------------------------------------------------------------------------------------
+
+
+def mean_and_deviation(values: Sequence[float], form: str = ".1f") -> str:
+    """Mean ± sample standard deviation; of one value the value itself, of none that it was not run."""
+    if not values:
+        return NOT_RUN
+    mean = f"{statistics.mean(values):{form}}"
+    return f"{mean} ± {statistics.stdev(values):{form}}" if len(values) > 1 else mean
+
+
+def percent(values: Sequence[Any]) -> str:
+    """`mean_and_deviation` in percent of shares of 1; NOTHING when one of them is None, the mean over no video."""
+    return NOTHING if None in values else mean_and_deviation([100 * value for value in values])
+
+
+def ends(low: float | None, high: float | None, sign: str = "") -> str:
+    """An interval; NOTHING where there is none."""
+    return NOTHING if low is None or high is None else f"{low:{sign}.1f} to {high:{sign}.1f}"
+
+
+def gain(difference: Mean | None) -> tuple[str, str, int]:
+    """The cells of a mean difference in percentage points: the mean, its interval, n."""
+    if difference is None:
+        return NOTHING, NOTHING, 0
+    return f"{signed(difference.mean)}", ends(difference.low, difference.high, "+"), difference.n
+
+
+def signed(value: float) -> str:
+    return f"{round(value, 1) + 0:+.1f}"  # + 0: no -0.0
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """The lines of a table, without the columns that say nothing; the first column is text, the others are centred."""
+    says = [any(row[i] != NOTHING for row in rows) for i in range(len(header))]
+    table = [header, ["---", *[":-:"] * (len(header) - 1)], *rows]
+    return [f"| {' | '.join(str(cell) for cell, shown in zip(row, says, strict=True) if shown)} |" for row in table]

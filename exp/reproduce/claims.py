@@ -1,0 +1,155 @@
+"""Tables of several plans: the claims of the paper with a verdict each, the effect of the frame size, the compute."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from exp.reproduce.cells import NOTHING, Results, by_seed, ends, hours, markdown, measured, percent, runs_of, signed
+from exp.reproduce.means import (
+    NOT_REPRODUCED,
+    NOT_TESTED,
+    REPRODUCED,
+    Mean,
+    mean_of,
+    paired,
+    verdict_on_gain,
+    verdict_on_value,
+)
+from exp.reproduce.plan_tables import copied
+from exp.reproduce.plans import DISTANCE_ALONE, PAPER, PLANS, PSNR_ALONE, PUBLISHED, SIZES, UPDATE_OFF
+
+PAPER_SIZE = 256  # pixels; a published AUC is judged at that size alone
+ABLATIONS = "ped2_cpu"  # the plan that has them
+AllResults = dict[str, Results]  # by the names of plans
+
+
+class Claim(NamedTuple):
+    """A claim of the paper that something raises the AUC: the method, and what its AUC is compared with."""
+
+    text: str
+    method: str
+    without: Callable[[Results], dict[int, float]]  # {seed: AUC in percent} without it
+
+
+def _training(name: str) -> Callable[[Results], dict[int, float]]:
+    return lambda results: by_seed(runs_of(results, name))
+
+
+def _way(method: str, way: str) -> Callable[[Results], dict[int, float]]:
+    return lambda results: by_seed(runs_of(results, method), way)
+
+
+def _lesion(method: str, lesion: str) -> Callable[[Results], dict[int, float]]:
+    def find(results: Results) -> dict[int, float]:
+        there = [entry for entry in runs_of(results, method) if "lesions" in entry]
+        return {entry["flags"]["seed"]: 100 * entry["lesions"][lesion]["both"] for entry in there}
+
+    return find
+
+
+CLAIMS = (
+    *(Claim("memory helps", method, _training(f"{method}-no_memory")) for method in ("pred", "recon")),
+    Claim("the two memory losses help", "pred", _training("pred-no_memory_losses")),
+    Claim("separateness helps beside compactness", "pred", _training("pred-compactness_alone")),
+    Claim("compactness helps beside separateness", "pred", _training("pred-separateness_alone")),
+    *(Claim("updating memory while testing helps", method, _way(method, UPDATE_OFF)) for method in ("pred", "recon")),
+    *(Claim("the feature distance adds to PSNR", method, _way(method, PSNR_ALONE)) for method in ("pred", "recon")),
+    *(Claim("PSNR adds to the feature distance", method, _way(method, DISTANCE_ALONE)) for method in ("pred", "recon")),
+    *(
+        Claim("items are prototypes: better than random ones", method, _lesion(method, "random items"))
+        for method in ("pred", "recon")
+    ),
+)
+
+
+def claims(results: AllResults) -> list[str]:
+    """One row per claim: what was measured, over how many seeds, and the verdict."""
+    rows = [_value_row(method, results) for method in ("pred", "recon")]
+    for claim in CLAIMS:
+        there = results[ABLATIONS]
+        difference = paired(by_seed(runs_of(there, claim.method)), claim.without(there))
+        rows.append(_row(f"{claim.text}: `{claim.method}`", NOTHING, ABLATIONS, difference, "+"))
+    rows.append(_items_row(results[ABLATIONS]))
+    rows.append(("67 frames per second on a GPU", "67", NOTHING, NOTHING, 0, NOTHING, f"**{NOT_TESTED}**"))
+    header = ("claim of the paper", "paper", "measured here", "95 % interval", "n", "frames", "verdict")
+    return markdown(header, rows)
+
+
+def _value_row(method: str, results: AllResults) -> tuple:
+    """The AUC that was published: of the best plan at the paper's size, or, not to be judged, of the ablations'."""
+    at_size = [name for name in ("ped2_paper", "ped2_cpu_256") if runs_of(results[name], method)]
+    plan, published = (at_size or [ABLATIONS])[0], PAPER["ped2", method]
+    value = mean_of(list(by_seed(runs_of(results[plan], method)).values()))
+    row = _row(f"`{method}` has an AUC of {published} % on Ped2", str(published), plan, value)
+    return (*row[:-1], f"**{verdict_on_value(value, published) if at_size else NOT_TESTED}**")
+
+
+def _row(text: str, published: str, plan: str, found: Mean | None, sign: str = "") -> tuple:
+    size = f"{PLANS[plan].setting('--h')}x{PLANS[plan].setting('--w')}"
+    if found is None:
+        return text, published, NOTHING, NOTHING, 0, size, f"**{NOT_TESTED}**"
+    mean = signed(found.mean) if sign else f"{found.mean:.1f}"
+    interval = ends(found.low, found.high, sign)
+    return text, published, mean, interval, found.n, size, f"**{verdict_on_gain(found)}**"
+
+
+def _items_row(results: Results) -> tuple:
+    """Whether the items are diverse: in use, and apart from each other."""
+    entries = runs_of(results, "pred")
+    row = _row("items are diverse: each is nearest to some query", NOTHING, ABLATIONS, None)
+    if not entries:
+        return row
+    won = [entry["epochs"][-1]["queries_won"] for entry in entries]  # queries by item, in the last epoch
+    used = [sum(count > 0 for count in counts) for counts in won]
+    verdict = REPRODUCED if min(used) == len(won[0]) else NOT_REPRODUCED
+    found = f"{min(used)} to {max(used)} of {len(won[0])} in use"
+    return *row[:2], found, NOTHING, len(entries), row[5], f"**{verdict}**"
+
+
+def sizes(results: AllResults) -> list[str]:
+    """One row per frame size: how the parts of `pred` change with it."""
+    rows = []
+    for name in SIZES:
+        entries = runs_of(results[name], "pred")
+        if not entries:
+            continue
+        of_copy = copied(entries)
+        more = mean_of([auc - of_copy for auc in by_seed(entries).values()]) if of_copy is not None else None
+        last = [entry["epochs"][-1] for entry in entries]
+        plan = PLANS[name]
+        rows.append(
+            (
+                f"{plan.setting('--h')}x{plan.setting('--w')}, {plan.setting('--epochs')} epochs",
+                len(entries),
+                *(percent(measured(entries, way)) for way in (PUBLISHED, PSNR_ALONE, DISTANCE_ALONE)),
+                f"{of_copy:.1f}" if of_copy is not None else NOTHING,
+                signed(more.mean) if more else NOTHING,
+                percent(measured(entries, PUBLISHED, "updated")),
+                f"{sum(epoch['separateness'] for epoch in last) / len(last):.4f}",
+            )
+        )
+    header = (
+        "Ped2, `pred`",
+        "n",
+        "AUC, %",
+        "PSNR alone",
+        "feature distance alone",
+        "copying the previous frame",
+        "gain over copying",
+        "test frames that updated memory, %",
+        "separateness at the end",
+    )
+    return markdown(header, rows) if rows else ["Not run yet."]
+
+
+def compute(results: AllResults) -> list[str]:
+    """One row per plan that was run, and their sum: how long training took."""
+    rows: list[tuple[Any, ...]] = []
+    for name, found in results.items():
+        entries = list(found.get("runs", {}).values())
+        if entries:
+            devices = dict.fromkeys(start["device"] for entry in entries for start in entry["starts"])
+            epochs = sum(len(entry["epochs"]) for entry in entries)
+            rows.append((f"`{name}`", len(entries), epochs, f"{hours(entries):.1f}", "; ".join(devices)))
+    every = [entry for found in results.values() for entry in found.get("runs", {}).values()]
+    rows.append(("all", len(every), sum(len(entry["epochs"]) for entry in every), f"{hours(every):.1f}", NOTHING))
+    return markdown(("plan", "runs", "epochs", "hours of training", "on"), rows)

@@ -1,0 +1,59 @@
+"""Means over seeds with their uncertainty, comparisons seed by seed, and what may be said of them."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from scipy import stats
+
+LEVEL = 0.95
+
+
+class Mean(NamedTuple):
+    """The mean of one value per seed."""
+
+    mean: float
+    n: int
+    deviation: float | None = None  # sample standard deviation; None of one value
+    low: float | None = None  # ends of the 95 % t-interval of the mean: where runs with all other seeds would lead to
+    high: float | None = None
+
+
+def mean_of(values: Sequence[float]) -> Mean | None:
+    """None of no values."""
+    if not values:
+        return None
+    mean, n = statistics.fmean(values), len(values)
+    if n == 1:
+        return Mean(mean, n)
+    deviation = statistics.stdev(values)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * deviation / n**0.5
+    return Mean(mean, n, deviation, mean - half, mean + half)
+
+
+def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Mean | None:
+    """The mean of first - second over the seeds that both have, {seed: value}; None where there is none."""
+    return mean_of([first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())])
+
+
+REPRODUCED, NOT_REPRODUCED, UNDECIDED, NOT_TESTED = "reproduced", "not reproduced", "undecided", "not tested"
+
+
+def verdict_on_gain(gain: Mean | None) -> str:
+    """On the claim that something helps, from how much higher the AUC is with it, seed by seed.
+
+    Two seeds at least are a test, unless what is compared did nothing in any of them. Then the interval decides:
+    reproduced where it lies above zero, not reproduced where it lies below, undecided where it holds zero.
+    """
+    if gain is None or gain.low is None or gain.high is None or gain.low == gain.high == 0:
+        return NOT_TESTED
+    return REPRODUCED if gain.low > 0 else NOT_REPRODUCED if gain.high < 0 else UNDECIDED
+
+
+def verdict_on_value(value: Mean | None, published: float) -> str:
+    """On a published AUC: reproduced where the interval of the mean reaches it, not reproduced where it lies below."""
+    if value is None:
+        return NOT_TESTED
+    if value.high is None:
+        return UNDECIDED
+    return REPRODUCED if value.high >= published else NOT_REPRODUCED

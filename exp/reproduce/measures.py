@@ -1,0 +1,197 @@
+"""What is measured of a run: the ways of EVALUATIONS, damaged memories; and baselines that need no training."""
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import utils
+from data.clips import Clips, Source, open_split, split_videos, testing_loader
+from data.labels import frame_labels
+from data.masks import Masks, find_masks
+from exp import calibrate
+from exp.checkpoints import build_model
+from exp.device import fold_batch_norms, place
+from exp.pack import sha256
+from exp.reproduce.plans import EVALUATIONS, PUBLISHED, UNTRAINED_SEEDS, Plan, Way, scoring_of, settings_of
+from exp.reproduce.runs import PlannedRun
+from exp.run import FREE, environment, read_record
+from exp.scoring import calibration
+from exp.scoring.calibration import Calibration
+from exp.scoring.evaluation import Evaluation, Metrics, abnormality, auc_by_video, compare, measure
+from exp.scoring.lesions import LESIONS, parts_auc
+from exp.scoring.pixels import PixelCounter
+from exp.scoring.protocols import protocols
+from exp.scoring.score import Scored, Scoring, published, score_clips
+from exp.scoring.trained import Trained, load_trained
+from model import memory
+from model.convae import ConvAE
+from utils import InputError
+
+Result = dict[str, Any]  # as it is kept in exp/results
+
+
+class TestSet(NamedTuple):
+    """The test videos of a data set, as a network of one shape takes them."""
+
+    clips: Clips
+    labels: dict[str, np.ndarray | None]
+    seconds: list[np.ndarray]  # the time of every frame of each video; here the index, since σ counts frames
+    masks: Masks
+
+    def score(
+        self, model: ConvAE, items: Tensor, scoring: Scoring, look: Callable[[Scored], object] = lambda scored: None
+    ) -> Evaluation:
+        scores = score_clips(model, items, testing_loader(self.clips), scoring, look)
+        return compare(self.clips, scores, scoring, self.labels, self.seconds)
+
+
+def open_test_set(source: Source, shape: dict[str, Any]) -> TestSet:
+    """Raises InputError where there are no labels, or where masks do not fit the frames."""
+    videos = split_videos(source.dataset_path, source.dataset_type, "testing")
+    labels = frame_labels(source.dataset_path, source.dataset_type, videos)
+    if labels is None:
+        raise InputError(f"no labels for {source.dataset_type}, so no AUC: data/README.md says how to give them")
+    masks, wrong = find_masks(Path(source.dataset_path) / source.dataset_type, videos)
+    if wrong:
+        raise InputError(wrong[0])
+    clips = open_split(source, "testing", shape)
+    return TestSet(clips, labels, [np.arange(len(video.frames), dtype=float) for video in clips.videos], masks)
+
+
+def metrics_of(result: Evaluation, scoring: Scoring) -> Result:
+    """What is kept of each evaluation."""
+    return {
+        "th": scoring.th,
+        "alpha": scoring.alpha,
+        **cast(Metrics, result.metrics)._asdict(),
+        "updated": float(np.concatenate(result.updated).mean()),
+        "videos": auc_by_video(result),
+    }
+
+
+def published_result(
+    test: TestSet, model: ConvAE, items: Tensor, scoring: Scoring, normal: Calibration | None
+) -> tuple[Evaluation, Result]:
+    """The evaluation in the published way, with what is kept of it alone: other protocols, and where in the frame."""
+    pixels = PixelCounter(test.masks, [video.name for video in test.clips.videos])
+    result = test.score(model, items, scoring, pixels.add)
+    both = zip(result.psnr, result.distance, strict=True)
+    calibrated = [normal.abnormality(p, d, scoring.alpha) for p, d in both] if normal else None
+    several, found = protocols(result, scoring, calibrated), pixels.metrics()
+    return result, {
+        **metrics_of(result, scoring),
+        "protocols": {
+            who: {name: one._asdict() for name, one in some.items()} for who, some in several._asdict().items()
+        },
+        "pixels": found._asdict() if found else None,
+    }
+
+
+def evaluate_run(trained: Trained, test: TestSet, wanted: dict[str, Way]) -> dict[str, Result]:
+    """A trained network evaluated in the ways `wanted`, {name: Way}. Returns {name: result}."""
+    if trained.normal is None:
+        raise InputError(trained.no_calibration)
+    regular = np.concatenate(trained.normal.regular)
+    scored: dict[tuple[float, bool], Evaluation] = {}
+    results = {}
+    for name, way in wanted.items():
+        scoring = scoring_of(way, trained.scoring(), regular)
+        key = scoring.th, scoring.memory_update
+        if name == PUBLISHED:
+            scored[key], found = published_result(test, trained.model, trained.items, scoring, trained.normal)
+        else:
+            if key not in scored:  # λ and smoothing work on scores, so those that differ in nothing else share them
+                scored[key] = test.score(trained.model, trained.items, scoring)
+            result = scored[key]
+            values = abnormality(result.psnr, result.distance, result.seconds, scoring)
+            found = metrics_of(
+                result._replace(abnormality=values, metrics=measure(result.labels or [], values)), scoring
+            )
+        results[name] = {"settings": settings_of(way), **found}
+    return results
+
+
+def score_lesions(trained: Trained, test: TestSet) -> dict[str, Result]:
+    """The AUC of each part of the score with each damaged memory of exp/scoring/lesions.py."""
+    scoring, found = trained.scoring(), {}
+    for name, lesion in LESIONS.items():
+        model, items = lesion(trained.model, trained.items)
+        found[name] = parts_auc(test.score(model, items, scoring), scoring)._asdict()
+    return found
+
+
+def entry_of(run: PlannedRun, before: Result | None, source: Source, device: torch.device) -> Result:
+    """The entry of a finished run in the results. before: its entry so far, or None; what still fits of it is kept."""
+    record = read_record(run.directory)
+    entry: Result = {
+        "training": run.training.name,
+        "flags": {name: value for name, value in record.flags.items() if name not in FREE},
+        "starts": record.starts,
+        "weights": {name: sha256(run.directory / name) for name in ("model.pth", "m_items.pt")},
+        "epochs": record.history,
+    }
+    fits = before is not None and all(before[key] == entry[key] for key in ("flags", "weights"))
+    kept: Result = before if fits and before is not None else {"evaluations": {}}
+    ways = {name: EVALUATIONS[name] for name in run.training.ways}
+    wanted = {name: way for name, way in ways.items() if not _is_known(kept["evaluations"].get(name), name, way)}
+    lesions = kept.get("lesions")
+    if before is not None and not wanted and bool(lesions) >= run.training.lesions:
+        return before
+    if not calibration.path_beside(run.directory / "model.pth").is_file():
+        where = ["--dataset_path", str(source.dataset_path)]
+        where += ["--cache_dir", str(source.cache.folder)] if source.cache.folder else []
+        calibrate.main([str(run.directory), *where, "--device", str(device)])
+    trained = load_trained(run.directory, device=device)
+    test = open_test_set(source, trained.shape)
+    found = {**kept["evaluations"], **evaluate_run(trained, test, wanted)}
+    entry["evaluated"] = {"date": time.strftime("%Y-%m-%d"), **environment(device)}
+    entry["evaluations"] = {name: found[name] for name in ways}
+    if run.training.lesions:
+        entry["lesions"] = lesions or score_lesions(trained, test)
+    return entry
+
+
+def _is_known(result: Result | None, name: str, way: Way) -> bool:
+    """Whether an evaluation in the results is of this way, and holds all that is kept of it."""
+    return (
+        result is not None and result["settings"] == settings_of(way) and (name != PUBLISHED or "protocols" in result)
+    )
+
+
+# Baselines ------------------------------------------------------------------------------------------------------------
+
+
+def baselines(plan: Plan) -> list[str]:
+    """Their names in the results of a plan. Copying the previous frame is scored with every run of pred."""
+    untrained = [f"untrained-{method}-seed{seed}" for method in plan.untrained for seed in UNTRAINED_SEEDS]
+    return [*untrained, "place"] if untrained else []
+
+
+def baseline(name: str, run: PlannedRun, source: Source, device: torch.device) -> Result:
+    """The entry of a baseline. run: any of the same method, whose shape it takes."""
+    test = open_test_set(source, run.flags)
+    if name == "place":
+        found = {"auc": place_auc(test)}
+    else:
+        torch.manual_seed(int(name.rpartition("seed")[2]))  # as Train.py begins
+        model = build_model(run.flags).eval()
+        items = memory.initial_items(run.flags["msize"], run.flags["mdim"]).to(device)
+        model = place(fold_batch_norms(model), device, "fp32")
+        _, found = published_result(test, model, items, published(run.flags), None)
+    return {"evaluated": {"date": time.strftime("%Y-%m-%d"), **environment(device)}, **found}
+
+
+def place_auc(test: TestSet) -> float:
+    """The AUC of a score that is the place of the frame in its video, from 0 to 1, whatever the frame shows."""
+    unscored = test.clips.t_length - 1
+    both = [(y[unscored:], np.linspace(0, 1, len(y) - unscored)) for y in _labelled(test) if len(y) > unscored]
+    return utils.auc(*(np.concatenate(values) for values in zip(*both, strict=True)))
+
+
+def _labelled(test: TestSet) -> Iterable[np.ndarray]:
+    return (y for y in (test.labels[video.name] for video in test.clips.videos) if y is not None)

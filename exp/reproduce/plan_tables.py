@@ -1,0 +1,343 @@
+"""Tables of one plan: functions of its name and its results that give lines of Markdown."""
+
+import statistics
+from collections.abc import Iterable
+from typing import Any
+
+from exp.reproduce.cells import (
+    NOTHING,
+    Results,
+    by_seed,
+    columns,
+    command,
+    ends,
+    gain,
+    hours,
+    markdown,
+    measured,
+    percent,
+    read_results,
+    runs_of,
+    signed,
+    source,
+)
+from exp.reproduce.means import mean_of, paired
+from exp.reproduce.plans import (
+    CLIPS,
+    EVALUATIONS,
+    PAPER,
+    PLANS,
+    PUBLISHED,
+    RELEASED_CODE,
+    RETRAININGS,
+    UNTRAINED_SEEDS,
+    Training,
+)
+
+METRICS = ("auc", "macro_auc", "eer", "average_precision")
+
+
+def others_of(name: str, training: Training) -> list[Any]:
+    """The AUC in % of the released code as run here, of the paper, and of others."""
+    key = PLANS[name].dataset_type, training.name
+    return [
+        found or NOTHING for found in (RELEASED_CODE.get((name, training.name)), PAPER.get(key), RETRAININGS.get(key))
+    ]
+
+
+def called(training: Training) -> str:
+    return f"`{training.method}` with `{training.flags}`" if training.option else f"`{training.method}`"
+
+
+def interval_of(values: Iterable[float]) -> str:
+    """The t-interval of the mean of shares of 1, in percent."""
+    found = mean_of([100 * value for value in values])
+    return ends(found.low, found.high) if found else NOTHING
+
+
+def evaluated_with(entries: Iterable[dict[str, Any]]) -> str:
+    """When and with what entries were evaluated."""
+    found = [entry["evaluated"] for entry in entries]
+    days = sorted({environment["date"] for environment in found})
+    return f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, {'; '.join(dict.fromkeys(map(source, found)))}"
+
+
+def summary(name: str, results: Results) -> list[str]:
+    """One row per training: evaluated in the published way, beside the numbers of others."""
+    rows = []
+    for training, entries in columns(name, results).items():
+        if entries:
+            auc, *ours = (percent(measured(entries, metric=metric)) for metric in METRICS)
+            interval = interval_of(measured(entries))
+            rows.append((called(training), f"**{auc}**", interval, len(entries), *ours, *others_of(name, training)))
+    missing = [called(training) for training, entries in columns(name, results).items() if not entries]
+    header = ("%", "AUC", "95 % interval of the mean", "n", "macro AUC", "EER", "average precision")
+    found = list(results["runs"].values())
+    return [
+        *markdown((*header, "released code", "paper", "others' re-trainings"), rows),
+        "",
+        *([f"Not run yet: {', '.join(missing)}.", ""] if missing else []),
+        f"{command(name)}. Frame-level, of the last epoch: mean ± sample standard deviation over n seeds. Training "
+        f"took {hours(found):.1f} hours in all. Evaluated {evaluated_with(found)}.",
+    ]
+
+
+def front(name: str, results: Results) -> list[str]:
+    """The few columns and rows that the front page shows."""
+    rows = []
+    for training, entries in columns(name, results).items():
+        if entries:
+            rows.append((called(training), percent(measured(entries)), len(entries), *others_of(name, training)))
+    rows += [(what, auc, n, *[NOTHING] * 3) for what, auc, n, *_ in baseline_rows(name, results)]
+    header = ("frame-level AUC, %", "here", "n", "released code", "paper", "others' re-trainings")
+    return [*markdown(header, rows), "", f"Here: {command(name)}, mean ± sample standard deviation over n seeds."]
+
+
+def comparisons(name: str, results: Results) -> list[str]:
+    """One row per training with an option: the full method minus that, seed by seed."""
+    base = {training.method: entries for training, entries in columns(name, results).items() if not training.option}
+    rows = []
+    for training, entries in columns(name, results).items():
+        if training.option and entries:
+            difference = paired(by_seed(base.get(training.method, [])), by_seed(entries))
+            rows.append((f"{called(training)} instead of `{training.method}`", *_loss(difference)))
+    header = ("change of the AUC, percentage points", "mean", "95 % interval", "n")
+    return [
+        *markdown(header, rows),
+        "",
+        "Differences are taken seed by seed. An interval that holds zero decides nothing.",
+    ]
+
+
+def _loss(difference: Any) -> tuple[str, str, int]:
+    """The cells of what a change costs, from the gain of the full method."""
+    if difference is None:
+        return gain(None)
+    turned = [None if value is None else -value for value in (difference.high, difference.low)]
+    return gain(difference._replace(mean=-difference.mean, low=turned[0], high=turned[1]))
+
+
+# Baselines ------------------------------------------------------------------------------------------------------------
+
+
+def copied(entries: list[Any]) -> float | None:
+    """The AUC of copying the previous frame, in percent, which no training changes; None where it was not scored."""
+    found = [e["evaluations"][PUBLISHED].get("protocols", {}).get("copy", {}).get("published") for e in entries]
+    return next((100 * estimate["auc"] for estimate in found if estimate), None)
+
+
+def baseline_rows(name: str, results: Results) -> list[tuple]:
+    """What needs no training: its name, AUC and n, then what the trained network gains, with interval and n."""
+    rows: list[tuple] = []
+    trained = runs_of(results, "pred")
+    of_copy = copied(trained)
+    if of_copy is not None:
+        more = mean_of([auc - of_copy for auc in by_seed(trained).values()])
+        rows.append(("copying the previous frame, PSNR alone", f"{of_copy:.1f}", NOTHING, *gain(more)))
+    for method in PLANS[name].untrained:
+        names = {seed: f"untrained-{method}-seed{seed}" for seed in UNTRAINED_SEEDS}
+        aucs = {seed: results["baselines"][key]["auc"] for seed, key in names.items() if key in results["baselines"]}
+        if aucs:
+            more = paired(by_seed(runs_of(results, method)), {seed: 100 * auc for seed, auc in aucs.items()})
+            rows.append((f"`{method}` untrained", percent(list(aucs.values())), len(aucs), *gain(more)))
+    if "place" in results["baselines"]:
+        auc = 100 * results["baselines"]["place"]["auc"]
+        more = mean_of([value - auc for value in by_seed(trained).values()])
+        rows.append(("the place of the frame in its video alone", f"{auc:.1f}", NOTHING, *gain(more)))
+    return rows
+
+
+def baselines(name: str, results: Results) -> list[str]:
+    """One row per baseline, beside what the trained network has more."""
+    rows = baseline_rows(name, results)
+    if not rows:
+        return [f"Not run yet. {command(name)}."]
+    header = ("frame-level AUC, %", "AUC", "n", "trained network: gain", "95 % interval", "n of the gain")
+    return markdown(header, rows)
+
+
+# The published evaluation in detail -----------------------------------------------------------------------------------
+
+PROTOCOLS = {
+    "published": "as published: min-max in each video",
+    "whole_test_set": "min-max over all test videos together",
+    "calibrated": "calibrated by normal training clips, no test frame needed",
+    "macro": "macro: the mean of each video's own AUC",
+}
+
+
+def protocols(name: str, results: Results) -> list[str]:
+    """One row per protocol, one column per method and one for copying: AUC, and its interval over test videos."""
+    found = {
+        training.method: [
+            e["evaluations"][PUBLISHED]["protocols"] for e in entries if "protocols" in e["evaluations"][PUBLISHED]
+        ]
+        for training, entries in columns(name, results).items()
+        if not training.option
+    }
+    found = {method: some for method, some in found.items() if some}
+
+    def cell(estimates: list[dict[str, Any]]) -> str:
+        if not estimates:
+            return NOTHING
+        low, high = (100 * statistics.mean(e[end] for e in estimates) for end in ("low", "high"))
+        return f"{percent([e['auc'] for e in estimates])} [{ends(low, high)}]"
+
+    rows = []
+    for protocol, what in PROTOCOLS.items():
+        cells = [
+            cell([one["network"][protocol] for one in some if protocol in one["network"]]) for some in found.values()
+        ]
+        copies = [one["copy"][protocol] for some in found.values() for one in some[:1] if protocol in one["copy"]]
+        rows.append((what, *cells, cell(copies)))
+    header = (
+        "AUC, %",
+        *(f"`{method}`, n = {len(some)}" for method, some in found.items()),
+        "copying the previous frame",
+    )
+    note = (
+        "In square brackets: where 95 % of the AUCs lie when as many videos are drawn from the test videos with"
+        " replacement (1,000 draws; over seeds, the mean of each end). That is the uncertainty by the choice of test"
+        " videos, which the spread over seeds does not hold."
+    )
+    return [*markdown(header, rows), "", note] if found else [f"Not run yet. {command(name)}."]
+
+
+MAPS = {
+    "error": "squared error of the frame",
+    "distance": "feature distance of each query",
+    "error_of_copy": "squared error of copying the previous frame",
+}
+
+
+def pixels(name: str, results: Results) -> list[str]:
+    """One row per map, one column per method: pixel-level AUC."""
+    found = {
+        training.method: [
+            e["evaluations"][PUBLISHED]["pixels"] for e in entries if e["evaluations"][PUBLISHED].get("pixels")
+        ]
+        for training, entries in columns(name, results).items()
+        if not training.option
+    }
+    found = {method: some for method, some in found.items() if some}
+    rows = [(what, *(percent([one[key] for one in some]) for some in found.values())) for key, what in MAPS.items()]
+    header = ("pixel-level AUC, %", *(f"`{method}`, n = {len(some)}" for method, some in found.items()))
+    if not found:
+        return [f"Not run yet. {command(name)}."]
+    share, frames = (next(iter(found.values()))[0][key] for key in ("abnormal", "frames"))
+    return [
+        *markdown(header, rows),
+        "",
+        f"Over all pixels of {frames} test frames, {100 * share:.2f} % of them abnormal.",
+    ]
+
+
+LESION_PARTS = {"both": "as published", "psnr": "PSNR alone", "distance": "feature distance alone"}
+
+
+def lesions(name: str, results: Results) -> list[str]:
+    """One row per damage to the memory, a column per method and part of the score."""
+    found = {
+        training.method: [entry["lesions"] for entry in entries if "lesions" in entry]
+        for training, entries in columns(name, results).items()
+        if not training.option
+    }
+    found = {method: some for method, some in found.items() if some}
+    if not found:
+        return [f"Not run yet. {command(name)}."]
+    names = dict.fromkeys(lesion for some in found.values() for one in some for lesion in one)
+    rows = []
+    for lesion in names:
+        cells = []
+        for some in found.values():
+            cells += [percent([one[lesion][part] for one in some if lesion in one]) for part in LESION_PARTS]
+        rows.append((lesion, *cells))
+    header = [f"`{method}` {what}" for method in found for what in LESION_PARTS.values()]
+    counts = ", ".join(f"`{method}` n = {len(some)}" for method, some in found.items())
+    return [*markdown(("AUC, %", *header), rows), "", f"{counts}."]
+
+
+def evaluations(name: str, results: Results) -> list[str]:
+    """One row per way to evaluate, one column per training: AUC, and how it differs from the published way's."""
+    found = {t: entries for t, entries in columns(name, results).items() if entries and len(t.ways) == len(EVALUATIONS)}
+
+    def cell(entries: list[Any], way: str) -> str:
+        there = [entry for entry in entries if way in entry["evaluations"]]
+        values = measured(there, way)
+        if not values or way == PUBLISHED:
+            return percent(values) if values else NOTHING
+        change = paired(by_seed(there, way), by_seed(there))
+        fewer = f", n = {len(values)}" if len(values) < len(entries) else ""
+        return f"{percent(values)} ({signed(change.mean)}{fewer})" if change else NOTHING
+
+    rows = [(way, *(cell(entries, way) for entries in found.values())) for way in EVALUATIONS]
+    header = ("AUC, %", *(f"{training.name}, n = {len(entries)}" for training, entries in found.items()))
+    return markdown(header, [row for row in rows if set(row[1:]) != {NOTHING}])
+
+
+def videos(name: str, results: Results) -> list[str]:
+    """One row per test video, one column per training: the video's own AUC."""
+    found = {training: entries for training, entries in columns(name, results).items() if entries}
+    names = dict.fromkeys(video for e in results["runs"].values() for video in e["evaluations"][PUBLISHED]["videos"])
+
+    def cell(entries: list[Any], video: str) -> str:
+        values = [each.get(video) for each in measured(entries, metric="videos")]
+        return "one class" if None in values else percent(values)
+
+    rows = [(video, *(cell(entries, video) for entries in found.values())) for video in names]
+    return markdown(("AUC of the video alone, %", *(training.name for training in found)), rows)
+
+
+def runs(name: str, results: Results) -> list[str]:
+    """One row per run: how its training went, and what made it."""
+    rows = []
+    for run, entry in results["runs"].items():
+        epochs, last = entry["epochs"], entry["epochs"][-1]
+        row = {
+            "run": run,
+            "AUC, %": percent(measured([entry])),
+            "epochs": len(epochs),
+            "seconds per epoch": f"{statistics.mean(epoch['seconds'] for epoch in epochs):.0f}",
+            "clips per second": f"{statistics.harmonic_mean([epoch['clips_per_second'] for epoch in epochs]):.1f}",
+            "pixel loss": f"{last['pixel']:.5f}",
+            **memory_cells(entry),
+            "test frames that updated memory, %": percent(measured([entry], metric="updated")),
+            "trained with": "; ".join(dict.fromkeys(map(source, entry["starts"]))),
+        }
+        rows.append(tuple(row.values()))
+    note = "Losses, items and cosines are of the last epoch. Seconds include what else the machine did in that time."
+    return [*markdown(tuple(row), rows), "", note]
+
+
+def memory_cells(entry: dict[str, Any]) -> dict[str, str]:
+    """How the memory was at the end of training, for a run that has one."""
+    names = ("compactness", "separateness", "items that won queries", "cosines of items")
+    if not entry["flags"]["msize"]:
+        return dict.fromkeys(names, NOTHING)
+    last = entry["epochs"][-1]
+    won, (lowest, highest) = last["queries_won"], last["item_cosines"]
+    return {
+        "compactness": f"{last['compactness']:.6f}",
+        "separateness": f"{last['separateness']:.4f}",
+        "items that won queries": f"{sum(count > 0 for count in won)} of {len(won)}",
+        "cosines of items": f"{lowest:.2f} to {highest:.2f}",
+    }
+
+
+def cost(name: str) -> list[str]:
+    """What a plan would take, where the benchmark has trained at that size; otherwise nothing."""
+    plan, speed = PLANS[name], read_results("benchmark")
+    trained = [t for t in speed.get("tables", ()) if (t["title"], t["size"]) == ("training", plan.setting("--h"))]
+    if not trained:
+        return []
+    count = sum(len(training.seeds) for training in plan.trainings)
+    clips = sum(len(training.seeds) * CLIPS[plan.dataset_type, training.method] for training in plan.trainings)
+    clips *= plan.setting("--epochs") or 0
+    needed = clips / trained[0]["ways"]["ours"]["clips_per_second"] / 3600
+    on_gpu = clips * trained[0]["flops_per_clip"] / 100e12 / 3600
+    elsewhere = f"; for {on_gpu:.1f} hours at 100 TFLOP/s" if on_gpu >= 0.1 else ""
+    return [
+        "",
+        f"Its {count} runs would train for about {needed:.0f} hours where the benchmark ran ({speed['device']}), were"
+        f" all as fast as `pred` is there in float32{elsewhere}.",
+    ]

@@ -1,0 +1,62 @@
+"""Tables of exp/results/benchmark.json."""
+
+from typing import Any
+
+from exp.reproduce.cells import NOTHING, Results, markdown, source
+
+
+def median_and_range(times: dict[str, float], scale: float = 1) -> str:
+    """The median and the smallest and largest value; times: exp.benchmark.spread."""
+    middle, low, high = (scale * times[name] for name in ("median", "min", "max"))
+    places = 2 if middle < 10 else 0
+    return f"{middle:.{places}f} ({low:.{places}f}–{high:.{places}f})"
+
+
+def gigabytes(way: dict[str, Any]) -> str:
+    return f"{way['peak_memory'] / 1e9:.2f}" if way.get("peak_memory") else NOTHING
+
+
+def titles(results: Results) -> list[str]:
+    return [f"{table['title']}, {table['size']}x{table['size']}" for table in results["tables"]]
+
+
+def benchmark(_: str, results: Results) -> list[str]:
+    """One row per comparison: this project beside the plain way."""
+    rows = []
+    for title, table in zip(titles(results), results["tables"], strict=True):
+        plain, ours = table["ways"]["plain"], table["ways"]["ours"]
+        share = f"{ours['share_of_peak']:.0%}" if "share_of_peak" in ours else NOTHING
+        times = (
+            f"**{median_and_range(ours['times_plain'])}**",
+            median_and_range(plain["seconds"], 1000),
+            median_and_range(ours["seconds"], 1000),
+        )
+        rows.append(
+            (title, table["clips"], *times, f"{ours['clips_per_second']:.1f}", share, *map(gigabytes, (plain, ours)))
+        )
+    header = (
+        "",
+        "clips",
+        "times plain",
+        "plain, ms",
+        "ours, ms",
+        "ours, clips per second",
+        "ours, share of the machine's peak",
+    )
+    return [
+        *markdown((*header, "plain, GB", "ours, GB"), rows),
+        "",
+        f"`python -m exp.benchmark`: medians of rounds in which all take turns, in brackets the smallest and largest."
+        f" {results['date']}, {source(results)}.",
+    ]
+
+
+def benchmark_ways(_: str, results: Results) -> list[str]:
+    """One row per way to compute, one column per comparison: how many times as fast as ours it is."""
+    ways = dict.fromkeys(way for table in results["tables"] for way in table["ways"] if way != "ours")
+
+    def cell(table: dict[str, Any], way: str) -> str:
+        return median_and_range(table["ways"][way]["times_ours"]) if way in table["ways"] else NOTHING
+
+    rows = [(way, *(cell(table, way) for table in results["tables"])) for way in ways]
+    return markdown(("times as fast as ours", *titles(results)), rows)
