@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import scipy.stats
+import sklearn.metrics
 import torch
 from helpers import TINY, call, evaluate, one_line
 
@@ -18,7 +21,7 @@ from exp.reproduce import __main__ as reproduce
 from exp.reproduce import cells, claims, measures, plan_tables, tables
 from exp.reproduce import runs as planned
 from exp.reproduce.means import Mean, mean_of, paired, verdict_on_gain, verdict_on_value
-from exp.reproduce.plans import DISTANCE_ALONE, EVALUATIONS, PLANS, PSNR_ALONE, UPDATE_OFF, Plan, Training
+from exp.reproduce.plans import EVALUATIONS, PLANS, PSNR_ALONE, UPDATE_OFF, Plan, Training
 from exp.run import FREE
 from exp.scoring.lesions import LESIONS
 from utils import InputError, run_script
@@ -38,6 +41,7 @@ TRAININGS = (
     Training("recon", (0,), ways=tuple(WAYS)),
     Training("pred", (0,), "no_losses", OPTION, ways=tuple(WAYS)),
 )
+PUBLISHED_ALONE = ("as published",)
 PAGE = "# Numbers\n\n<!-- table: mini -->\nold\n<!-- end -->\n\nText.\n\n<!-- table: mini/runs -->\n<!-- end -->\n"
 
 
@@ -116,7 +120,7 @@ def test_partial_runs_of_a_plan_add_up(plan, scorings, capsys):
     assert Path("page.md").read_text() == page
 
 
-def test_an_entry_tells_all_about_its_run(plan):
+def test_an_entry_says_all_about_its_run(plan):
     assert start("mini", "--only", "pred-no_losses") == 0
     (entry,) = results().values()
     assert not set(entry["flags"]) & set(FREE) and str(Path.cwd()) not in json.dumps(entry)
@@ -299,6 +303,217 @@ def test_a_commit_is_marked_when_programs_changed_since_not_when_results_did(tmp
     assert commit() == f"{head}+"
 
 
+# Baselines, lesions, protocols ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full_plan(plan, dataset, monkeypatch):
+    """The plan "mini" with lesions and baselines, on a data set with masks."""
+    for video, frames, abnormal in (("1", 12, range(6, 9)), ("2", 9, range(6))):
+        folder = dataset / "testing" / "masks" / video
+        folder.mkdir(parents=True)
+        for frame in range(frames):
+            mask = np.zeros((24, 32), np.uint8)
+            mask[:12] = 255 * (frame in abnormal)
+            cv2.imwrite(str(folder / f"{frame:03d}.png"), mask)
+    trainings = (
+        Training("pred", (0, 1), ways=tuple(WAYS), lesions=True),
+        Training("recon", (0,), ways=PUBLISHED_ALONE),
+    )
+    monkeypatch.setitem(PLANS, "mini", PLANS["mini"]._replace(trainings=trainings, untrained=("pred",)))
+
+
+def test_baselines_need_no_training(full_plan, plan, dataset):
+    assert start("mini", "--only", "pred-seed0", "untrained", "place") == 0
+    assert len(plan) == 1  # one run is trained, for the copy and the shape
+    found = results("baselines")
+    assert list(found) == [*(f"untrained-pred-seed{seed}" for seed in (0, 1, 2)), "place"]
+    labels, place = np.zeros(12), np.linspace(0, 1, 8)
+    labels[6:9] = 1
+    scored = np.concatenate((labels[4:], [1, 1, 0, 0, 0])), np.concatenate((place, np.linspace(0, 1, 5)))
+    assert found["place"]["auc"] == pytest.approx(sklearn.metrics.roc_auc_score(*scored))
+    assert len({found[f"untrained-pred-seed{seed}"]["auc"] for seed in (0, 1, 2)}) > 1
+
+    assert evaluate("--exp_dir", "mini-seed0", "--no_figures", "--output_dir", "out") == 0
+    theirs = json.loads(Path("out/evaluation.json").read_text())
+    entry = results()["pred-seed0"]["evaluations"]["as published"]
+    for who in ("network", "copy"):
+        assert entry["protocols"][who] == {name: pytest.approx(one) for name, one in theirs["protocols"][who].items()}
+    assert entry["pixels"] == pytest.approx(theirs["pixels"])
+
+    rows = {row.split(" |")[0]: row for row in tables.make("mini/baselines")}
+    of_copy, ours = 100 * theirs["protocols"]["copy"]["published"]["auc"], 100 * theirs["auc"]
+    assert f" {of_copy:.1f} | – | {ours - of_copy:+.1f} | 1 |" in rows["| copying the previous frame, PSNR alone"]
+    assert f"| {100 * found['place']['auc']:.1f} |" in rows["| the place of the frame in its video alone"]
+    assert f"{of_copy:.1f}" in "".join(tables.make("mini/front"))
+
+    before = Path("results/mini.json").read_bytes()
+    assert start("mini", "--only", "untrained", "place") == 0  # they are there
+    assert Path("results/mini.json").read_bytes() == before
+
+
+def test_an_untrained_network_is_what_training_starts_from(full_plan, monkeypatch):
+    begun = []
+
+    def seen(model, *others):
+        begun.append({name: value.clone() for name, value in model.state_dict().items()})
+        return model
+
+    monkeypatch.setattr(Train, "share_gradients", seen)
+    monkeypatch.setattr(measures, "fold_batch_norms", seen)
+    assert start("mini", "--only", "untrained-pred-seed1", "pred-seed1") == 0
+    trained, untrained = begun
+    assert all(torch.equal(trained[name], value) for name, value in untrained.items())
+
+
+def test_lesions_of_every_run(full_plan, scorings):
+    assert start("mini", "--only", "pred-seed0") == 0
+    entry = results()["pred-seed0"]
+    assert list(entry["lesions"]) == list(LESIONS)
+    intact, evaluations = entry["lesions"]["intact"], entry["evaluations"]
+    for part, way in (("both", "as published"), ("psnr", PSNR_ALONE)):
+        assert intact[part] == pytest.approx(evaluations[way]["auc"])
+    table = tables.make("mini/lesions")
+    assert table[0].count("`pred`") == 3 and len([row for row in table if row.startswith("| ")]) == 2 + len(LESIONS)
+    scorings.clear()
+    assert start("mini", "--only", "pred-seed0") == 0 and not scorings
+
+
+def test_results_of_before_are_completed(full_plan, scorings):
+    assert start("mini", "--only", "pred-seed0") == 0
+    path = Path("results/mini.json")
+    whole = json.loads(path.read_text())
+    shorter = json.loads(path.read_text())
+    del shorter["runs"]["pred-seed0"]["evaluations"]["as published"]["protocols"]
+    path.write_text(json.dumps(shorter))
+    scorings.clear()
+    assert start("mini", "--only", "pred-seed0") == 0
+    assert len(scorings) == 1 and json.loads(path.read_text()) == whole
+
+
+def test_protocols_and_pixels_of_a_plan(full_plan):
+    assert start("mini", "--only", "pred-seed", "recon") == 0
+    published = [results()[f"pred-seed{seed}"]["evaluations"]["as published"] for seed in (0, 1)]
+    lines = tables.make("mini/protocols")
+    assert lines[0] == "| AUC, % | `pred`, n = 2 | `recon`, n = 1 | copying the previous frame |"
+    low = 100 * np.mean([one["protocols"]["network"]["published"]["low"] for one in published])
+    assert f"{cells.percent([one['auc'] for one in published])} [{low:.1f} to " in lines[2]
+    lines = tables.make("mini/pixels")
+    assert (
+        f"| squared error of the frame | {cells.percent([one['pixels']['error'] for one in published])} |" in lines[2]
+    )
+    assert lines[-1].startswith(f"Over all pixels of {published[0]['pixels']['frames']} test frames")
+
+
+# Means and verdicts --------------------------------------------------------------------------------------------------
+
+
+def test_the_interval_of_a_mean_is_the_usual_one():
+    found = mean_of([1.0, 2.0, 4.0])
+    assert (found.mean, found.n, found.deviation) == pytest.approx((7 / 3, 3, np.std([1, 2, 4], ddof=1)))
+    expected = scipy.stats.t.interval(0.95, 2, 7 / 3, scipy.stats.sem([1, 2, 4]))
+    assert (found.low, found.high) == pytest.approx(expected)
+    assert mean_of([]) is None and mean_of([3.0]) == Mean(3.0, 1)
+
+
+def test_differences_are_taken_of_the_same_seeds():
+    found = paired({0: 5.0, 1: 7.0, 3: 100.0}, {1: 4.0, 0: 1.0, 2: 100.0})
+    assert (found.mean, found.n) == (3.5, 2)
+    assert paired({0: 1.0}, {1: 1.0}) is None
+
+
+def test_verdicts():
+    for values, verdict in (
+        ([], "not tested"),
+        ([5.0], "not tested"),
+        ([0.0, 0.0, 0.0], "not tested"),  # what is compared did nothing
+        ([1.0, 1.1, 0.9], "reproduced"),
+        ([-1.0, -1.1, -0.9], "not reproduced"),
+        ([3.0, -1.0, 0.5], "undecided"),
+    ):
+        assert verdict_on_gain(mean_of(values)) == verdict
+    for values, verdict in (
+        ([], "not tested"),
+        ([99.0], "undecided"),
+        ([96.0, 97.0, 98.0], "reproduced"),
+        ([90.0, 90.5, 91.0], "not reproduced"),
+    ):
+        assert verdict_on_value(mean_of(values), 97.0) == verdict
+
+
+def made_up(training, aucs, msize=10, won=(1, 1), **more):
+    """Entries of runs of a training, with these AUCs by seed."""
+    epoch = {"queries_won": won, "separateness": 0.0, "seconds": 1800.0, "item_cosines": [0, 1]}
+    return {
+        f"{training}-seed{seed}": {
+            "training": training,
+            "flags": {"seed": seed, "msize": msize},
+            "starts": [{"device": "cpu"}],
+            "epochs": [epoch],
+            "evaluations": {"as published": {"auc": auc, "updated": 0.0}},
+            **more,
+        }
+        for seed, auc in enumerate(aucs)
+    }
+
+
+def row_of(lines, text):
+    (row,) = [line for line in lines if line.startswith(f"| {text} |")]
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def test_claims_are_judged_by_what_was_measured():
+    results = {plan: {} for plan in PLANS}
+    lines = claims.claims(results)
+    assert all("**not tested**" in line for line in lines[2:])  # of nothing, nothing is said
+
+    runs = {
+        **made_up("pred", (0.95, 0.951, 0.952)),
+        **made_up("pred-no_memory", (0.90, 0.902, 0.9)),
+        **made_up("recon", (0.8,)),
+    }
+    results["ped2_cpu"] = {"runs": runs, "baselines": {}}
+    lines = claims.claims(results)
+    row = row_of(lines, "memory helps: `pred`")
+    assert row[2] == "+5.0" and row[4:] == ["3", "64x64", "**reproduced**"]
+    assert row_of(lines, "memory helps: `recon`")[-1] == "**not tested**"
+    assert row_of(lines, "`pred` has an AUC of 97.0 % on Ped2")[2:] == [
+        "95.1",
+        "94.9 to 95.3",
+        "3",
+        "64x64",
+        "**not tested**",
+    ]
+    assert row_of(lines, "items are diverse: each is nearest to some query")[-1] == "**reproduced**"
+
+    results["ped2_cpu_256"] = {"runs": made_up("pred", (0.95, 0.951)), "baselines": {}}  # the paper's size
+    row = row_of(claims.claims(results), "`pred` has an AUC of 97.0 % on Ped2")
+    assert row[4:] == ["2", "256x256", "**not reproduced**"]
+
+    runs = made_up("pred", (0.95, 0.951), won=(3, 0))
+    results["ped2_cpu"] = {"runs": runs, "baselines": {}}
+    row = row_of(claims.claims(results), "items are diverse: each is nearest to some query")
+    assert row[2] == "1 to 1 of 2 in use" and row[-1] == "**not reproduced**"
+
+
+def test_sizes_and_compute():
+    results = {plan: {} for plan in PLANS}
+    assert claims.sizes(results) == ["Not run yet."]
+    results["ped2_cpu"] = {"runs": made_up("pred", (0.95, 0.951)), "baselines": {}}
+    results["ped2_cpu_256"] = {"runs": made_up("pred", (0.9,)), "baselines": {}}
+    lines = claims.sizes(results)
+    assert row_of(lines, "64x64, 5 epochs")[1] == "2" and row_of(lines, "256x256, 10 epochs")[2] == "90.0"
+    lines = claims.compute(results)
+    assert row_of(lines, "`ped2_cpu`")[1:4] == ["2", "2", "1.0"]
+    assert row_of(lines, "all")[1:4] == ["3", "3", "1.5"]
+
+
+def test_an_ablation_is_compared_seed_by_seed(full_plan):
+    results = {"runs": {**made_up("pred", (0.9, 0.8)), **made_up("pred-no_memory", (0.92, 0.83, 0.1))}, "baselines": {}}
+    row = row_of(plan_tables.comparisons("ped2_cpu", results), "`pred` with `--msize 0` instead of `pred`")
+    assert row[1] == "+2.5" and row[3] == "2" and row[2].startswith("-") and " to +" in row[2]
+
+
 # Tables --------------------------------------------------------------------------------------------------------------
 
 
@@ -309,7 +524,7 @@ def test_the_tables_of_the_pages_are_those_of_the_results():
     assert tables.BLOCK.search(tables.PAGES[1].read_text(encoding="utf-8"))
 
 
-def test_a_page_is_made_anew_from_the_results_alone(plan):
+def test_a_page_is_made_again_from_the_results_alone(plan):
     assert start("mini", "--only", "recon") == 0
     page = Path("page.md").read_text()
     Path("page.md").write_text(page.replace("| `recon` |", "| `recom` |"))

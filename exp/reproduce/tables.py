@@ -43,7 +43,7 @@ def make(name: str) -> list[str]:
             f"no table {name}: there are {', '.join([*OVER_PLANS, 'benchmark', 'benchmark/ways', *there])}"
         )
     results = read_results(stem)
-    if results:
+    if results and results.get("runs", True):
         return parts[part](stem, results)
     if stem == "benchmark":
         return ["Not run. `python -m exp.benchmark`."]
