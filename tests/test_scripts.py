@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -16,6 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 import Evaluate
 import Train
+from exp.meter import training_time
 from model import memory
 from utils import run_script
 
@@ -179,6 +181,31 @@ def test_real_video(tmp_path, capsys):
     assert float(out.split("\nAUC: ")[1].split()[0]) > 60  # chance is 50; one epoch on one video gives about 90
 
 
+def test_training_ends_with_the_command_that_evaluates_its_run(dataset, capsys):
+    shutil.move("dataset", "other place")
+    assert train("--dataset_path", "other place", "--exp_dir", "with it's name", "--no_cache") == 0
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert command[:2] == ["python", "Evaluate.py"]
+    assert call(Evaluate, *command[2:], "--no_figures", "--num_workers_test", 0) == 0
+    assert (run_of(exp_dir="with it's name") / "scores.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("dataset_type", "size", "device", "advised"),
+    [
+        ("own", 256, "cpu", True),
+        ("own", 256, "cuda", False),
+        ("own", 128, "cpu", False),
+        ("ped2", 256, "cpu", False),
+    ],
+)
+def test_a_long_training_on_a_cpu_names_a_size_for_it(dataset_type, size, device, advised):
+    args = {"dataset_type": dataset_type, "h": size, "w": size}
+    lines = training_time(1800.0, 60, args, torch.device(device))
+    assert "an epoch takes about 30 minutes here, 60 take 30.0 hours" in lines
+    assert [("--h 64 --w 64" in line and "3.0 hours" in line) for line in lines[1:]] == [True] * advised
+
+
 # Kills and resumes ----------------------------------------------------------------------------------------------------
 
 
@@ -223,12 +250,14 @@ def test_resuming_after_a_kill_in_the_middle_of_writing(at, undisturbed, monkeyp
 
 # an epoch has 3 steps
 @pytest.mark.parametrize(("at", "number"), [("Train.train_step", 5), ("exp.run.write_whole", 7)])  # both in epoch 2
-def test_resuming_after_kill_9(at, number, undisturbed):
+def test_resuming_after_kill_9(at, number, undisturbed, capsys):
     process = start_and_pause(at, number, "Train", *TINY, "--epochs", 3)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert len(contents(run_of())[2]) < 3
+    done = len(torch.load(run_of() / "checkpoint.pt", weights_only=True)["history"])
     assert train("--resume", epochs=3) == 0
+    assert f"{run_of()} goes on after epoch {done} of 3" in capsys.readouterr().out
     assert_same(run_of(), undisturbed)
 
 
@@ -270,7 +299,9 @@ def test_a_run_is_not_overwritten_unless_told(dataset, capsys):
     assert torch.equal(contents(run_of())[1], before)
     assert train("--seed", 1, "--overwrite") == 0
     assert not torch.equal(contents(run_of())[1], before)
+    capsys.readouterr()
     assert train("--seed", 1, "--resume") == 0  # finished: nothing to do
+    assert f"{run_of()} has all of its 1 epochs" in capsys.readouterr().out
 
 
 def test_resuming_with_other_flags_is_refused(dataset, capsys):
