@@ -126,7 +126,8 @@ def _frames_between(values: list[str], video: Video, seconds: Seconds) -> slice:
     times = seconds(video)
     if times is None:
         raise InputError(
-            f"the times of the frames of video {video.name} are not known: give frame numbers, or the rate (--fps)"
+            f"the times of the frames of video {video.name} are not known: give frame numbers, or the rate by --fps of "
+            "Evaluate.py"
         )
     if last > times[-1] + SLACK or first > times[-1]:
         raise InputError(

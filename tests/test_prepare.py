@@ -162,6 +162,19 @@ def test_shanghai_copies_test_frames(tmp_path, capsys):
     assert "training does not have its 330 videos and 274515 frames" in printed
 
 
+def test_a_damaged_jpeg_is_not_copied(tmp_path, capsys):
+    source = tmp_path / "shanghaitech"
+    for video in ("01_0014", "01_0015"):
+        for i in range(3):
+            write_picture(source / f"testing/frames/{video}/{i:03}.jpg", i)
+    damaged = source / "testing/frames/01_0015/001.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:-60])
+    assert main("shanghai", source, "--output", tmp_path / "out") == 1
+    (failed,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("failed: ")]
+    assert str(damaged) in failed and "truncated" in failed
+    assert frames(tmp_path / "out/shanghai/testing/frames") == {"01_0014": 3}
+
+
 @pytest.mark.skipif(not OFFICIAL.exists(), reason="needs pieces of the official archives")
 def test_real_pieces(tmp_path, capsys):
     out = tmp_path / "out"

@@ -12,7 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import PED2, TINY, assert_same, call, contents, evaluate, one_line, run_of, start, start_and_pause, train
+from helpers import (
+    PED2,
+    TINY,
+    assert_same,
+    call,
+    contents,
+    evaluate,
+    make_run,
+    one_line,
+    run_of,
+    start,
+    start_and_pause,
+    train,
+)
 from sklearn.metrics import roc_auc_score
 
 import Evaluate
@@ -147,6 +160,35 @@ def test_without_labels_scores_are_still_written(dataset, capsys):
     assert "\nAUC:" not in capsys.readouterr().out
     with open(run_of() / "scores.csv") as file:
         assert {row["label"] for row in csv.DictReader(file)} == {""}
+
+
+def test_the_rate_counts_for_labels_in_seconds(dataset):
+    assert train() == 0
+    seconds = "video,first,last\n1,0:00.6,0:00.8\n2,0:00,0:00.5\n"  # as frames at 10 per second: 6 to 8, 0 to 5
+    labels = []
+    for text, *flags in ((dataset / "frame_labels.csv").read_text(),), (seconds, "--fps", 10):
+        (dataset / "frame_labels.csv").write_text(text)
+        assert evaluate(*flags) == 0
+        with open(run_of() / "scores.csv") as file:
+            labels.append([row["label"] for row in csv.DictReader(file)])
+    assert labels[0] == labels[1]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("1,6,8\n2,unlabelled,\n", "(mean over 1 of 2 videos; left out: 1 unlabelled)"),
+        ("1,6,8\n", "(mean over 1 of 2 videos; left out: 1 with frames of one class only)"),
+        ("1,6,8\n2,0,5\n", "(mean over 2 of 2 videos)"),
+        ("1,unlabelled,\n", "all 5 labelled frames are normal (1 of 2 videos unlabelled), so no AUC"),
+        ("1,unlabelled,\n2,unlabelled,\n", "no AUC: all 2 videos are unlabelled\n"),
+    ],
+)
+def test_videos_that_are_unlabelled_are_not_of_one_class(lines, said, dataset, capsys):
+    make_run(Path("run"), size=(16, 16))
+    (dataset / "frame_labels.csv").write_text(f"video,first,last\n{lines}")
+    assert evaluate("--model_dir", "run") == 0
+    assert said in capsys.readouterr().out
 
 
 def test_labels_of_one_class_still_give_scores(dataset, capsys):
