@@ -382,6 +382,15 @@ def test_clock_that_steps_back_only_grows_and_shows_a_gap():
     assert np.diff(times)[3:] == pytest.approx([0.04] * 3)
 
 
+@pytest.mark.parametrize("arrivals", [[None] * 5, [3.0, 3.1, 3.2, 3.3, 3.4]], ids=["a file", "live"])
+def test_times_that_start_late_go_on_from_the_frames_before(arrivals):
+    """An RTSP server may give the time of its first frames only later, on a clock that started long ago."""
+    clock = Clock(0.1)
+    placed = [clock.place(*frame) for frame in zip([None, None, 7.1, 7.2, None], arrivals, strict=True)]
+    assert [seconds for seconds, _ in placed] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    assert not any(gap for _, gap in placed)
+
+
 def test_a_slow_recording_has_no_gaps():
     assert not gaps(np.arange(20) * 10.0).any()  # a picture every ten seconds
     assert np.flatnonzero(gaps([*np.arange(10) * 10.0, 200, 210])).tolist() == [10]
