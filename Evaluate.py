@@ -14,6 +14,7 @@ import torch
 
 from data.clips import CHUNK, open_split, split_videos, testing_loader
 from data.frames import Video
+from data.intervals import seconds_at
 from data.labels import frame_labels
 from data.masks import find_masks
 from data.pictures import read_picture
@@ -21,6 +22,7 @@ from data.times import read_times
 from exp import flags, pack
 from exp.checkpoints import SHAPE
 from exp.device import make_deterministic, pick_device
+from exp.dry_run import describe_evaluation
 from exp.estimate import check_memory
 from exp.report.files import Beside, alarm_lines, metric_lines, write_alarms, write_evaluation, write_scores
 from exp.report.recorder import Recorder, record
@@ -110,6 +112,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--frames", type=flags.frame_of_video, nargs="+", metavar="VIDEO:FRAME", help="frames to draw, such as 01:120"
     )
     output.add_argument("--save_video", action="store_true", help="write annotated videos")
+    output.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="only say what would be evaluated, where results go, what is removed, what is missing",
+    )
     args = parser.parse_args(arguments)
     if args.frames and (args.no_figures or args.video):
         parser.error(f"--frames cannot be used with --{'no_figures' if args.no_figures else 'video'}")
@@ -137,7 +144,8 @@ def resolve_names(args: argparse.Namespace) -> None:
             setattr(args, name, value)
         args.output_dir = args.output_dir or run_directory(args.dataset_type, args.method, args.exp_dir)
     args.dataset_type, args.exp_dir = args.dataset_type or "synthetic", args.exp_dir or "log"
-    args.model_dir = args.model_dir or run_directory(args.dataset_type, args.method or "pred", args.exp_dir)
+    if args.model_dir is None:
+        args.model_dir = run_directory(args.dataset_type, args.method or "pred", args.exp_dir) / "model.pth"
     args.model_dir = args.model_dir / "model.pth" if args.model_dir.is_dir() else args.model_dir
     args.m_items_dir = args.m_items_dir or args.model_dir.with_name("m_items.pt")
     args.output_dir = args.output_dir or args.model_dir.parent
@@ -213,7 +221,7 @@ def times_of(videos: list[Video], args: argparse.Namespace) -> list[np.ndarray]:
 def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scoring, device: torch.device) -> None:
     """Score the test videos, print how well the scores agree with the labels, and write what Evaluate.py promises."""
     videos = split_videos(args.dataset_path, args.dataset_type, "testing")
-    labels = frame_labels(args.dataset_path, args.dataset_type, videos, args.avenue_labels)
+    labels = frame_labels(args.dataset_path, args.dataset_type, videos, args.avenue_labels, seconds_at(args.fps))
     clips = open_split(flags.source_of(args), "testing", trained.shape)
     chosen = find_frames(args.frames or [], clips)
     loader = testing_loader(clips, args.test_batch_size, args.num_workers_test, device)
@@ -282,8 +290,10 @@ def watch_stream(args: argparse.Namespace, trained: Trained, normal: Calibration
     record(recorder, trained)
 
 
-def main() -> None:
+def main() -> int:
     args = parse()
+    if args.dry_run:
+        return describe_evaluation(args, lambda: load_named(args, pick_device(args.device, args.gpus)), RESULTS)
     device = pick_device(args.device, args.gpus)
     if args.deterministic:
         make_deterministic()
@@ -293,6 +303,7 @@ def main() -> None:
         watch_stream(args, trained, trained.normal, scoring)
     else:
         evaluate_data_set(args, trained, scoring, device)
+    return 0
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Reads the clips of <dataset_path>/<dataset_type>/training, writes a run to exp/<
 
 import argparse
 import contextlib
+import shlex
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
@@ -33,8 +34,9 @@ from exp.device import (
     rank_zero_first,
     share_gradients,
 )
+from exp.dry_run import describe_training
 from exp.estimate import check_memory
-from exp.meter import EpochProgress, Meter
+from exp.meter import EpochProgress, Meter, training_time
 from exp.report import tensorboard
 from exp.run import Run, run_directory
 from exp.scoring import calibration
@@ -78,6 +80,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     run.add_argument("--resume", action="store_true", help="go on with the run that is in the directory")
     run.add_argument("--overwrite", action="store_true", help="discard the run that is in the directory")
     parser.add_argument("--data_changed", action="store_true", help="resume though the training frames changed")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="only say what would be trained, where, what is removed, what is missing"
+    )
     parser.set_defaults(method="pred", dataset_type="synthetic", exp_dir="log")
     args = parser.parse_args(arguments)
     if args.msize == 0:
@@ -194,16 +199,23 @@ def train(run: Run, args: argparse.Namespace, device: torch.device, rank: int, p
 
     run.begin(device)  # nothing of an earlier run is touched before everything above is known to be right
     done = len(run.history)  # epochs
+    if args.resume:
+        run.log(f"--resume: {run.where_it_resumes()}")
     board = tensorboard.Board(run.directory, clips, done) if args.tensorboard and rank == 0 else None
     batch = args.batch_size * processes
     run.log(f"{args.method} on {args.dataset_type}: {len(clips.videos)} videos, {len(clips)} clips, {batch} per step")
     run.log(f"{processes} x {device}, PyTorch {torch.__version__}, {args.precision}, seed {args.seed}")
+
+    def say_time(seconds: float) -> None:
+        for line in training_time(seconds, args.epochs - done, vars(args), device):
+            run.log(line)
+
     for epoch in range(done, args.epochs):
         cast(DistributedSampler, loader.sampler).set_epoch(epoch)
         start, lr = time.perf_counter(), learning_rate(optimizer)
-        say, left = run.log if epoch == done else None, args.epochs - epoch
+        say = say_time if epoch == done else None
         try:
-            with EpochProgress(f"epoch {epoch + 1}/{args.epochs}", len(loader), rank == 0, left, say) as report:
+            with EpochProgress(f"epoch {epoch + 1}/{args.epochs}", len(loader), rank == 0, say) as report:
                 items, metrics = train_epoch(network, items, loader, optimizer, args, report)
         except InputError as error:
             raise InputError(f"epoch {epoch + 1}: {error}; {run.directory} holds the {epoch} epochs before") from error
@@ -226,22 +238,35 @@ def train(run: Run, args: argparse.Namespace, device: torch.device, rank: int, p
     if rank == 0:
         conclude(run, model, items, normal, args, trained=done < args.epochs)
     run.log(f"finished: {run.directory}/model.pth and m_items.pt; evaluate them with")
-    run.log(
-        f"    python Evaluate.py --dataset_type {args.dataset_type} --method {args.method} --exp_dir {args.exp_dir}"
-    )
+    run.log(f"    {evaluation_command(args)}")
 
 
-def main() -> None:
+def evaluation_command(args: argparse.Namespace) -> str:
+    """The command that evaluates the run of these flags, with all that says where its data is and how it is read."""
+    usual = vars(parse([]))
+    data = [name for name in ("dataset_path", "bad_frames", "cache_dir") if getattr(args, name) != usual[name]]
+    named = [
+        word for name in ("dataset_type", "method", "exp_dir", *data) for word in (f"--{name}", getattr(args, name))
+    ]
+    return shlex.join(["python", "Evaluate.py", *named, *(["--no_cache"] if args.no_cache else [])])
+
+
+def main() -> int:
     args = parse()
     device = pick_device(args.device, args.gpus)
     if args.deterministic:
         make_deterministic()
-    check_memory(vars(args), args.batch_size, device, training=True)
+    if not args.dry_run:
+        check_memory(vars(args), args.batch_size, device, training=True)
     rank, processes = join_processes(device)
+    if args.dry_run:
+        leave_processes()
+        return describe_training(args, device, processes) if rank == 0 else 0
     directory = run_directory(args.dataset_type, args.method, args.exp_dir)
     run = Run(directory, {**vars(args), "processes": processes}, args.resume, args.overwrite, writes=rank == 0)
     with contextlib.closing(run):
         train(run, args, device, rank, processes)
+    return 0
 
 
 if __name__ == "__main__":

@@ -2,14 +2,16 @@
 
     python -m data.check DATASET [--dataset_path ./dataset]     DATASET: a --dataset_type, or the path of its folder
 
-Every frame is decoded. Prints what each split holds and how many frames are labelled abnormal, then one line per
-finding, worst first: an error stops Train.py or Evaluate.py, a warning makes what they give worth less, a note is good
-to know. The last line says what was checked for training and for evaluation, and whether that stops them.
+Every frame and every pixel mask is decoded. Prints what each split holds and how many frames are labelled abnormal,
+then one line per finding, worst first: an error stops Train.py or Evaluate.py, a warning makes what they give worth
+less, a note is good to know. The last line says what was checked for training and for evaluation, and whether that
+stops them.
 Exit status: 0 nothing found that stops either, 1 training or evaluation would fail, 2 wrong command, 130 Ctrl-C.
 """
 
 import argparse
 import hashlib
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,8 +23,9 @@ from data import synthetic
 from data.archives import differences
 from data.findings import SCRIPTS, Checked, Finding, Frame
 from data.frames import Video, scan, split_directory
-from data.intervals import Labels, LabelsError
+from data.intervals import Labels, LabelsError, seconds_at
 from data.labels import BUILT_IN, FAMILIES, frame_labels, label_source
+from data.masks import mask_findings
 from data.pictures import FrameError, read_checked
 from utils import InputError, Parser, named, one_line, progress, run_script
 
@@ -68,11 +71,16 @@ def read(videos: Mapping[str, Sequence[Video]]) -> list[Checked]:
 
 
 def check(
-    dataset: Path, t_length: int = 5, batch_size: int = 4, avenue_labels: str = "paper"
+    dataset: Path,
+    t_length: int = 5,
+    batch_size: int = 4,
+    avenue_labels: str = "paper",
+    fps: float | None = None,
 ) -> tuple[list[Checked], Labels | None, list[Finding]]:
     """Look at the data set in a folder: its videos, decoded, its labels or None, and the findings, the worst first.
 
-    t_length, batch_size: what Train.py will be given. Raises InputError when the folder is not there.
+    t_length, batch_size: what Train.py will be given; avenue_labels, fps: what Evaluate.py will be given. Raises
+    InputError when the folder is not there.
     """
     if not os.path.isdir(dataset):
         split_directory(dataset.parent, dataset.name, "training")  # says so
@@ -85,13 +93,14 @@ def check(
     findings += look.lengths(checked, t_length, batch_size)
     if testing := videos["testing"]:
         try:
-            labels = frame_labels(dataset.parent, dataset.name, testing, avenue_labels)
+            labels = frame_labels(dataset.parent, dataset.name, testing, avenue_labels, seconds_at(fps))
             findings += look.label_findings(labels, t_length)
             if dataset.name == "avenue" and labels:
                 findings += look.avenue_families(labels, dataset, testing, avenue_labels)
         except InputError as error:
             problems = error.problems if isinstance(error, LabelsError) else [str(error)]
             findings += [Finding("error", problem, SCRIPTS["testing"]) for problem in problems]
+        findings += [Finding(level, text) for level, text in mask_findings(dataset, testing, labels)]
     findings += look.frame_names(checked)
     findings += look.pixels(checked)
     findings += look.shared_frames(checked, t_length)
@@ -156,10 +165,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--t_length", type=int, default=5, help="frames in a clip; recon has 1")
     parser.add_argument("--batch_size", type=int, default=4, help="clips in a training step")
     parser.add_argument("--avenue_labels", choices=FAMILIES, default="paper", help="see data/README.md")
+    parser.add_argument("--fps", type=float, help="frames per second, for labels in seconds where no times are kept")
     args = parser.parse_args(arguments)
     for name in ("t_length", "batch_size"):
         if getattr(args, name) < 1:
             parser.error(f"--{name} must be 1 or more")
+    if args.fps is not None and not 0 < args.fps < math.inf:
+        parser.error("--fps must be a number above 0")
     return args
 
 
@@ -169,7 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
     dataset = Path(os.path.abspath(args.dataset)) if is_path else args.dataset_path / args.dataset
     if dataset.name == "synthetic":
         synthetic.ensure(dataset.parent)
-    checked, labels, findings = check(dataset, args.t_length, args.batch_size, args.avenue_labels)
+    checked, labels, findings = check(dataset, args.t_length, args.batch_size, args.avenue_labels, args.fps)
     report(dataset, checked, labels, args.t_length)
     print()
     for finding in findings:

@@ -24,6 +24,7 @@ from utils import InputError, one_line
 
 CHUNK = 8  # test clips encoded at once where nothing else is asked for; no score depends on it
 WORKERS = 2  # processes that decode frames where no cache does without them
+WORKERS_FLAG = "--num_workers, of Evaluate.py --num_workers_test"  # for messages
 AHEAD = 2  # batches that each worker has ready
 SHARED_MEMORY = Path("/dev/shm")  # where workers leave their batches on Linux
 CPU = torch.device("cpu")
@@ -159,8 +160,8 @@ class Batches(DataLoader):
             if "DataLoader worker" not in str(error):
                 raise
             raise InputError(
-                "a process that loads clips was killed, often for lack of memory: take fewer (--num_workers), 0 loads "
-                "in this process"
+                f"a process that loads clips was killed, often for lack of memory: take fewer ({WORKERS_FLAG}), 0 "
+                "loads in this process"
             ) from error
 
 
@@ -175,7 +176,7 @@ def _check_shared_memory(batch: int, workers: int) -> None:
     if needed > free:
         raise InputError(
             f"{workers} processes that load clips need {needed / 2**20:.0f} MB of {SHARED_MEMORY}, where "
-            f"{free / 2**20:.0f} MB are free: take fewer (--num_workers), 0 loads in this process, or make it larger "
+            f"{free / 2**20:.0f} MB are free: take fewer ({WORKERS_FLAG}), 0 loads in this process, or make it larger "
             "(docker run --shm-size 1g)"
         )
 

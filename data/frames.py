@@ -138,6 +138,14 @@ def find_videos(directory: Path) -> list[Video]:
     return videos
 
 
+def open_video(directory: Path) -> Video:
+    """The frames of one video, a folder anywhere. Raises InputError: no frames, or a file that is not a picture."""
+    video, problem = _scan_video(directory.resolve().name, directory)
+    if problem:
+        raise InputError(problem)
+    return video
+
+
 def order_in_doubt(video: Video) -> str:
     """What to say of a video whose frames are `ambiguous`."""
     return (

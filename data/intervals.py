@@ -37,6 +37,11 @@ def kept_seconds(video: Video) -> np.ndarray | None:
     return None if times.assumed else times.seconds
 
 
+def seconds_at(fps: float | None) -> Seconds:
+    """The times of a video's frames, counted at so many per second; as kept beside them where that is None."""
+    return (lambda video: np.arange(len(video.frames)) / fps) if fps else kept_seconds
+
+
 def read_intervals(path: Path, videos: Sequence[Video], seconds: Seconds = kept_seconds) -> Labels:
     """Labels written as abnormal intervals: {video name: uint8 (frames,), or None where unlabelled} of these videos.
 
@@ -120,7 +125,10 @@ def _frames_between(values: list[str], video: Video, seconds: Seconds) -> slice:
         raise InputError(f"first is {values[0]}, after last, {values[1]}; swap them")
     times = seconds(video)
     if times is None:
-        raise InputError(f"the times of the frames of video {video.name} are not known: give frame numbers")
+        raise InputError(
+            f"the times of the frames of video {video.name} are not known: give frame numbers, or the rate by --fps of "
+            "Evaluate.py"
+        )
     if last > times[-1] + SLACK or first > times[-1]:
         raise InputError(
             f"{values[0]} to {values[1]} is not within video {video.name}, which ends at {times[-1]:.2f} s"

@@ -60,6 +60,13 @@ def read_checked(path: Path) -> tuple[np.ndarray, Header]:
     return picture, read_header(content)
 
 
+def read_verified(path: Path) -> bytes:
+    """The bytes of a picture file that decodes without a fault. Raises as read_picture does."""
+    content = _read(path)
+    _decode(content, path)
+    return content
+
+
 def read_mask(path: Path) -> np.ndarray:
     """A mask, a PNG of any depth, as bool (h, w): where a colour is above 0. Raises FrameError and InputError."""
     content = _read(path, "mask")
@@ -119,7 +126,8 @@ def _decode(content: bytes, path: Path) -> np.ndarray:
         picture = _decode_jpeg(content) if content.startswith(JPEG) else _decode_other(content, header)
         return _to_eight_bits(picture)
     except _Refused as error:
-        raise FrameError(f"cannot decode frame {path}: {error}, or skip its video (--bad_frames skip)") from error
+        skip = "or have Train.py and Evaluate.py leave its video out (--bad_frames skip)"
+        raise FrameError(f"cannot decode frame {path}: {error}, {skip}") from error
 
 
 class _Refused(Exception):

@@ -31,7 +31,7 @@ from data.frames import EXTENSIONS, LITTER, Video, find_videos, in_order, natura
 from data.intervals import read_intervals, write_intervals
 from data.labels import BUILT_IN
 from data.masks import write_archive_masks
-from data.pictures import read_picture
+from data.pictures import read_picture, read_verified
 from data.reader import Reader
 from data.times import Clock, times_path, write_times
 from utils import InputError, Parser, run_script
@@ -150,12 +150,9 @@ def is_done(job: Job) -> bool:
 
 
 def picture_jpeg(path: Path, quality: int) -> bytes:
-    """A picture file as the bytes of a JPEG; what is a JPEG already stays as it is."""
+    """A picture file as the bytes of a JPEG; a JPEG stays as it is. Raises InputError where it is damaged."""
     if path.name.lower().endswith((".jpg", ".jpeg")):
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror}") from error
+        return read_verified(path)
     return encode(read_picture(path), quality)
 
 

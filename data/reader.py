@@ -35,7 +35,8 @@ class Reader:
 
     def __init__(self, source: str, network: bool = False):
         self.shown = printable(source)
-        options = {"rtsp_transport": "tcp"} if network and source.lower().startswith("rtsp") else {}
+        # UDP loses packets, so it is left to servers that refuse TCP
+        options = {"rtsp_flags": "prefer_tcp"} if network and source.lower().startswith("rtsp") else {}
         # "file:" keeps FFmpeg from taking a name with a colon for a protocol
         name, timeout = (source, (OPEN_SECONDS, READ_SECONDS)) if network else (f"file:{source}", None)
         try:

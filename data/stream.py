@@ -212,7 +212,7 @@ class Stream:
 
     def _put(self, decoded: Decoded, clock: Clock, offset: float, arrived: float) -> None:
         """Queue a frame. The oldest are left out where the queue is full: the consumer has stopped for long."""
-        seconds, jumps = clock.place(arrived - offset if decoded.seconds is None else decoded.seconds)
+        seconds, jumps = clock.place(decoded.seconds, arrived - offset)
         if jumps:
             tqdm.write(
                 f"{self.shown}: its time jumps to {offset + seconds:.2f} s at frame {self.count}; no clip spans it"

@@ -128,14 +128,18 @@ def draw_frames(
 # Files ---------------------------------------------------------------------------------------------------------------
 
 
+def is_there(dataset_path: Path | str) -> bool:
+    """Whether the data set has been made."""
+    return os.path.isfile(Path(dataset_path) / "synthetic" / "frame_labels.csv")  # the last file that is written
+
+
 def ensure(dataset_path: Path | str, size: Size = DEFAULT) -> None:
     """Make the data set unless it is there. It appears whole or not at all, also when several processes are at it.
 
     Raises InputError when it cannot be written.
     """
     root = Path(dataset_path) / "synthetic"
-    made = root / "frame_labels.csv"
-    if os.path.isfile(made):
+    if is_there(dataset_path):
         return
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +148,7 @@ def ensure(dataset_path: Path | str, size: Size = DEFAULT) -> None:
             _write(Path(folder) / "synthetic", size)
             (Path(folder) / "synthetic").rename(root)  # fails where anything is in the way
     except OSError as error:
-        if not os.path.isfile(made):  # otherwise another process was first
+        if not is_there(dataset_path):  # otherwise another process was first
             what = f"cannot make the data set {root}: {reason(error)}"
             raise InputError(f"{what}; remove what is there or give another --dataset_path") from error
 

@@ -34,13 +34,24 @@ class Clock:
         self.steps: deque[float] = deque(maxlen=9)
         self.step, self.shift = step, 0.0
         self.last: float | None = None
+        self.timed = False  # whether the source has given a time
 
-    def place(self, seconds: float | None) -> tuple[float, bool]:
-        """The time of the next frame by the source (None: not known) -> (its time here, whether a gap is before it)."""
+    def place(self, seconds: float | None, arrived: float | None = None) -> tuple[float, bool]:
+        """The time of the next frame by the source (None: not known) -> (its time here, whether a gap is before it).
+
+        arrived: when a live source gave it, by another clock, which counts until the source has given a time.
+        """
+        usual = median_low(self.steps) if self.steps else self.step
+        if seconds is None and not self.timed:
+            seconds = arrived
+        elif not self.timed:
+            self.timed = True
+            if self.last is not None and seconds is not None:  # it goes on from the frames that had no time
+                now = self.last + usual if arrived is None else max(self.last, arrived + self.shift)
+                self.shift = now - seconds
         if self.last is None:
             self.last, self.shift = 0.0, -(seconds or 0.0)
             return 0.0, False
-        usual = median_low(self.steps) if self.steps else self.step
         longest = max(LONGEST_STEP, STEPS * usual)
         now = self.last + usual if seconds is None else seconds + self.shift
         is_gap = now - self.last >= longest

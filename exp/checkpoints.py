@@ -212,7 +212,7 @@ def load_model(model_path: Path, items_path: Path, given: Mapping[str, Any]) -> 
     """
     for path, flag in ((model_path, "--model_dir"), (items_path, "--m_items_dir")):
         if not path.is_file():
-            raise InputError(f"no file {path}: train first (python Train.py), or name another with {flag}")
+            raise InputError(f"no file {path}: train first (python Train.py), or name another ({flag} of Evaluate.py)")
     items = _load_items(items_path)
     file = _load_weights(model_path, len(items["items"]), given)
     shape = file["shape"]
@@ -224,13 +224,13 @@ def load_model(model_path: Path, items_path: Path, given: Mapping[str, Any]) -> 
     if tuple(items["items"].shape) != (shape["msize"], shape["fdim"]):
         raise InputError(
             f"{items_path} holds items of shape {tuple(items['items'].shape)}, {model_path} needs "
-            f"({shape['msize']}, {shape['fdim']}): name its own with --m_items_dir"
+            f"({shape['msize']}, {shape['fdim']}): name its own (--m_items_dir of Evaluate.py)"
         )
     for name, own in (("method", shape["method"]), ("epoch", file["epoch"])):
         if items[name] not in (None, own) and own is not None:
             raise InputError(
-                f"{items_path} is of {name} {items[name]}, {model_path} of {name} {own}: name its own with"
-                " --m_items_dir (a run that was killed while saving is mended by Train.py --resume)"
+                f"{items_path} is of {name} {items[name]}, {model_path} of {name} {own}: name its own"
+                " (--m_items_dir of Evaluate.py; a run that was killed while saving is mended by Train.py --resume)"
             )
     model = build_model(shape)
     model.load_state_dict(file["model"])

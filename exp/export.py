@@ -11,8 +11,18 @@
     queries   (B, H/8, W/8, C)   features of unit length: what an update of the memory takes
     distance  (B,)               feature distance D of each clip from the memory
 
-All float32, on the CPU, batch norms folded. With --onnx FILE as an ONNX graph too, inputs and outputs named as above.
-The .pt2 holds `mnad.json`, an extra file of torch.export.load: method, frame size and lengths.
+All float32, on the CPU, batch norms folded. A network without a memory takes items of shape (0, C).
+
+With --onnx FILE.onnx there is an ONNX graph too, inputs and outputs named as above, and the items beside it in
+FILE.items.npy. `mnad.json`, an extra file of the .pt2 and a piece of metadata of the ONNX graph, holds what scores are
+made with: method, t_length, h, w, c, channels ("BGR" or "gray"), scaling, alpha, th, and calibration (null, or means
+and deviations of P and D over normal frames, and the threshold that a share false_alarm_rate of them exceeds).
+
+    e = ((frame - target) / 2)²                     target: the true frame, scaled as the input
+    P = -10 log10(mean of e), in dB                 E = sum of (1 - exp(-e)) e / sum of (1 - exp(-e)), the regular score
+    abnormality = alpha (psnr_mean - P) / psnr_deviation + (1 - alpha) (distance - distance_mean) / distance_deviation
+
+A frame with E below th then updates the items, as model/memory.py says.
 """
 
 import importlib.util
@@ -21,6 +31,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
@@ -28,12 +39,17 @@ from torch.export import ExportedProgram
 from exp.checkpoints import SHAPE, load_model
 from exp.device import fold_batch_norms
 from exp.run import RUN_FILES
+from exp.scoring import calibration
+from exp.scoring.calibration import Calibration
+from exp.scoring.score import published
 from model import memory
 from model.convae import ConvAE
 from utils import InputError, Parser, run_script, write_whole
 
 OUTPUTS = ("frame", "queries", "distance")
 BATCH = {"frames": {0: torch.export.Dim("batch")}, "items": None}  # the dimensions that stay open
+METADATA = "mnad.json"
+FALSE_ALARM_RATE = 0.001  # of the threshold; Evaluate.py has the same unless told otherwise
 ONNX_PACKAGES = ("onnx", "onnxscript")
 
 
@@ -58,10 +74,29 @@ def export_program(model: ConvAE, shape: dict[str, Any]) -> ExportedProgram:
     return torch.export.export(scorer, examples, dynamic_shapes=BATCH, strict=False)
 
 
-def save_program(path: Path, program: ExportedProgram, shape: dict[str, Any]) -> None:
-    """Write a .pt2 file with the shape in its mnad.json. Raises InputError where it cannot be written."""
+def about(shape: dict[str, Any], normal: Calibration | None) -> dict[str, Any]:
+    """What a program needs to know of a network beside its outputs, as JSON takes it; see the head of this file."""
+    scoring = published(shape)
+    channels, scaling = "BGR" if shape["c"] == 3 else "gray", "x / 127.5 - 1"
+    found = {**shape, "channels": channels, "scaling": scaling, "alpha": scoring.alpha, "th": scoring.th}
+    if normal is None:
+        return {**found, "calibration": None}
+    (mean_p, deviation_p), (mean_d, deviation_d) = normal.means_and_deviations
+    normal_frames = {
+        "psnr_mean": float(mean_p),
+        "psnr_deviation": float(deviation_p),
+        "distance_mean": float(mean_d),
+        "distance_deviation": float(deviation_d),
+        "threshold": normal.threshold(scoring, FALSE_ALARM_RATE, fps=1),  # nothing is smoothed, so no rate matters
+        "false_alarm_rate": FALSE_ALARM_RATE,
+    }
+    return {**found, "calibration": normal_frames}
+
+
+def save_program(path: Path, program: ExportedProgram, known: dict[str, Any]) -> None:
+    """Write a .pt2 file with what `about` says in its mnad.json. Raises InputError where it cannot be written."""
     content = io.BytesIO()  # a disk that is full inside torch.export.save would end the process
-    torch.export.save(program, content, extra_files={"mnad.json": json.dumps(shape)})
+    torch.export.save(program, content, extra_files={METADATA: json.dumps(known)})
     write_whole(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
 
 
@@ -78,15 +113,27 @@ def check_output(path: Path, run: Path) -> None:
         raise InputError(f"cannot write {path}: it is there and not a regular file")
 
 
-def save_onnx(path: Path, program: ExportedProgram) -> None:
-    """Write an ONNX graph. Raises InputError where the packages for it are missing, or the file cannot be written."""
+def save_onnx(path: Path, program: ExportedProgram, items: Tensor, known: dict[str, Any]) -> None:
+    """Write an ONNX graph with what `about` says as metadata, and the items (M, C) beside it.
+
+    Raises InputError where the packages for it are missing, or a file cannot be written.
+    """
     check_onnx()
     names, outputs = list(BATCH), list(OUTPUTS)
     graph = torch.onnx.export(
         program, dynamo=True, verbose=False, dynamic_shapes=BATCH, input_names=names, output_names=outputs
     )
     assert graph is not None  # it is None only where a file is named
+    graph.model.metadata_props[METADATA] = json.dumps(known)
+    content = io.BytesIO()
+    np.save(content, items.numpy())
+    write_whole(items_path(path), lambda temporary: temporary.write_bytes(content.getbuffer()))
     write_whole(path, lambda temporary: graph.save(temporary))
+
+
+def items_path(onnx: Path) -> Path:
+    """Where the memory items of an ONNX file are."""
+    return onnx.with_suffix(".items.npy")
 
 
 def check_onnx() -> None:
@@ -99,24 +146,29 @@ def main() -> None:
     parser = Parser(prog="python -m exp.export", description="The network of a run as a self-contained program.")
     parser.add_argument("run", type=Path, help="the directory of a run, or a model file with m_items.pt beside it")
     parser.add_argument("--output", type=Path, help="the .pt2 file; model.pt2 in the run if not given")
-    parser.add_argument("--onnx", type=Path, metavar="FILE", help="write an ONNX file too")
+    parser.add_argument("--onnx", type=Path, metavar="FILE", help="write an ONNX file too, and its items beside it")
     args = parser.parse_args()
     model_path = args.run / "model.pth" if args.run.is_dir() else args.run
     output = args.output or model_path.with_suffix(".pt2")
-    for path in filter(None, (output, args.onnx)):
+    for path in (output, *((args.onnx, items_path(args.onnx)) if args.onnx else ())):
         check_output(path, model_path.parent)
     if args.onnx and args.onnx.resolve() == output.resolve():
         raise InputError(f"--output and --onnx name the same file, {output}")
     if args.onnx:
         check_onnx()
     model, items, shape = load_model(model_path, model_path.with_name("m_items.pt"), dict.fromkeys(SHAPE))
-    program = export_program(model, shape)
-    save_program(output, program, shape)
+    program, normal = export_program(model, shape), None
+    try:
+        normal = calibration.load(model_path, items)
+    except InputError as error:
+        print(f"no calibration goes with it: {error}")
+    known = about(shape, normal)
+    save_program(output, program, known)
     takes = f"frames (B, {model.inputs}, {shape['h']}, {shape['w']}) and items {tuple(items.shape)}"
     print(f"{output}: takes {takes}, gives {', '.join(OUTPUTS)}")
     if args.onnx:
-        save_onnx(args.onnx, program)
-        print(f"{args.onnx}: the same as ONNX")
+        save_onnx(args.onnx, program, items, known)
+        print(f"{args.onnx}: the same as ONNX, its items in {items_path(args.onnx)}")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
 """What an epoch of training measures, and how it is shown: losses, memory items that were chosen, time to go."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from exp.device import gather
+from exp.flags import ANY_DATASET, DATASETS
 from model import memory
 from utils import InputError, duration, progress
 
 ESTIMATED_AFTER = 20  # steps, the time of a training is estimated
+SMALL_TAKES = 0.1  # of the time at 256x256, a training at 64x64 on a CPU (exp/README.md, Speed)
 NAMES = ("pixel", "compactness", "separateness", "loss")
 
 
@@ -60,23 +62,20 @@ class Meter:
 
 
 class EpochProgress:
-    """Shows how an epoch goes on: a bar, and once, where `say` is given, how long so many `epochs` will take.
+    """Shows how an epoch goes on: a bar, and once, by `say` where it is given, the seconds that the epoch will take.
 
     Called with the number of steps that are done and the mean losses so far.
     """
 
-    def __init__(self, name: str, steps: int, shown: bool, epochs: int, say: Callable[[str], None] | None) -> None:
+    def __init__(self, name: str, steps: int, shown: bool, say: Callable[[float], None] | None) -> None:
         self.bar = progress(name, "batch", total=steps, shown=shown)
-        self.steps, self.epochs, self.say, self.start = steps, epochs, say, time.perf_counter()
+        self.steps, self.say, self.start = steps, say, time.perf_counter()
 
     def __call__(self, step: int, losses: dict[str, float]) -> None:
         self.bar.update(step - self.bar.n)
         self.bar.set_postfix({name: f"{value:.5f}" for name, value in losses.items()}, refresh=False)
         if self.say and step >= min(ESTIMATED_AFTER, self.steps):
-            seconds = (time.perf_counter() - self.start) / step * self.steps
-            self.say(
-                f"an epoch takes about {duration(seconds)} here, {self.epochs} take {duration(seconds * self.epochs)}"
-            )
+            self.say((time.perf_counter() - self.start) / step * self.steps)
             self.say = None
 
     def __enter__(self) -> "EpochProgress":
@@ -84,3 +83,13 @@ class EpochProgress:
 
     def __exit__(self, *error: object) -> None:
         self.bar.close()
+
+
+def training_time(seconds: float, epochs: int, args: Mapping[str, Any], device: torch.device) -> list[str]:
+    """How long so many epochs take, each these seconds, for people; args: the flags of Train.py."""
+    lines = [f"an epoch takes about {duration(seconds)} here, {epochs} take {duration(seconds * epochs)}"]
+    usual = (args["h"], args["w"]) == (ANY_DATASET["h"], ANY_DATASET["w"])
+    if device.type == "cpu" and usual and args["dataset_type"] not in DATASETS:
+        small = duration(seconds * epochs * SMALL_TAKES)
+        lines.append(f"    with --h 64 --w 64 they take roughly {small} on this CPU; Ctrl-C ends this training")
+    return lines

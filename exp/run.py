@@ -49,6 +49,7 @@ FREE = (  # flags that may differ when a run is resumed
     "data_changed",
     "data",
     "overwrite",
+    "dry_run",
 )
 RUN_FILES = (  # what a run consists of, beside flags.json
     "checkpoint.pt",
@@ -281,8 +282,8 @@ class Run:
             self._check()  # another process may have been here since
         with writing(self.directory):
             remove_parts(self.directory)
-            if self._holds_a_run() and not self.resume:
-                self._discard()
+            for path in self.to_discard():
+                path.unlink()
         self._write_text("flags.json", json.dumps(self.flags, indent=2) + "\n")
         self.began = True
         if self.state:
@@ -294,11 +295,23 @@ class Run:
         now = json.dumps({"epoch": len(self.history) + 1, **environment(device)})
         self._write_text("starts.jsonl", "".join(f"{line}\n" for line in (*whole, now)))
 
-    def _discard(self) -> None:
-        for pattern in WRITTEN:
-            for path in sorted(self.directory.glob(pattern)):
-                if path.is_file() or path.is_symlink():
-                    path.unlink()
+    def to_discard(self) -> list[Path]:
+        """The files of the run that is in the directory which `begin` removes: none where it goes on with that run."""
+        if self.resume or not self._holds_a_run():
+            return []
+        found = [path for pattern in WRITTEN for path in sorted(self.directory.glob(pattern))]
+        return [path for path in found if path.is_file() or path.is_symlink()]
+
+    def where_it_resumes(self) -> str:
+        """Where a run that is resumed goes on, in words."""
+        done, epochs = len(self.history), self.flags["epochs"]
+        if not done:
+            return f"{self.directory} was stopped in its first epoch and starts again"
+        return (
+            f"{self.directory} goes on after epoch {done} of {epochs}"
+            if done < epochs
+            else (f"{self.directory} has all of its {epochs} epochs")
+        )
 
     def _write_text(self, name: str, text: str) -> None:
         write_text(self.directory / name, text)

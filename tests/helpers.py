@@ -118,7 +118,7 @@ def one_line(capsys, *words):
 def make_run(folder, method="pred", size=(24, 16), items=None, channels=3, **flags):
     """A run of a network whose batch norms have seen something, with the files that later commands read."""
     shape = {"method": method, "c": channels, "t_length": 5 if method == "pred" else 1}
-    shape |= {"h": size[0], "w": size[1], "msize": 4, "fdim": 16}
+    shape |= {"h": size[0], "w": size[1], "msize": 4 if items is None else len(items), "fdim": 16}
     torch.manual_seed(0)
     model = build_model(shape).train()
     items = memory.initial_items(4, 16) if items is None else items

@@ -146,7 +146,7 @@ def test_errors_are_what_stops_the_scripts(name, dataset, model, monkeypatch, ca
         assert f"{script}{' would fail' if script == fails else ': nothing found that stops it'}" in lines[-1]
     assert computes(Train, "train_epoch", monkeypatch, *TINY) == (fails != "training")
     flags = ("--dataset_type", "own", "--num_workers_test", 0, "--model_dir", model, "--output_dir", "scores")
-    assert computes(Evaluate, "evaluate", monkeypatch, *flags) == (fails != "evaluation")
+    assert computes(Evaluate, "score_clips", monkeypatch, *flags) == (fails != "evaluation")
 
 
 def test_all_problems_are_found_at_once(dataset, capsys):
@@ -193,6 +193,33 @@ def test_whole_data_has_no_findings(dataset, capsys):
     assert ["3", "12", "3", "25.0", "%"] in rows and ["4", "9", "6", "66.7", "%"] in rows
     assert ["all", "21", "9", "42.9", "%"] in rows
     assert ["labels:", "dataset/own/frame_labels.csv"] in rows
+
+
+def test_masks_are_checked(dataset, capsys):
+    masks = dataset / "testing" / "masks"
+    for video, length, marked in (("3", 12, range(6, 9)), ("4", 9, range(0, 5))):
+        (masks / video).mkdir(parents=True)
+        for k in range(length):
+            picture(masks / video / f"{k:03}.png", np.full((12, 16), 255 * (k in marked), np.uint8))
+    (finding,) = findings(capsys, "own")
+    assert finding.startswith("warning: masks and labels disagree") and "005.jpg of 4" in finding
+    picture(masks / "4" / "005.png", np.full((12, 16), 255, np.uint8))
+    assert findings(capsys, "own") == []
+    cut(masks / "3" / "007.png")
+    (masks / "4" / "008.png").unlink()
+    unreadable, missing = findings(capsys, "own")
+    assert unreadable.startswith("warning: cannot read mask dataset/own/testing/masks/3/007.png")
+    assert missing.startswith("warning: ") and "008.png is missing" in missing
+
+
+def test_labels_in_seconds_need_times_or_a_rate(dataset, capsys):
+    (dataset / "frame_labels.csv").write_text("video,first,last\n3,0:00.6,0:00.8\n4,0:00,0:00.5\n")
+    status, lines = doctor(capsys, "own")
+    assert status == 1 and "--fps of Evaluate.py" in lines[0]
+    assert findings(capsys, "own", "--fps", 10) == []
+    assert check.main(["own", "--fps", "10"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["3", "12", "3", "25.0", "%"] in rows and ["4", "9", "6", "66.7", "%"] in rows
 
 
 def test_a_data_set_is_given_by_name_or_path(dataset, tmp_path, capsys, monkeypatch):

@@ -7,14 +7,49 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from helpers import call, one_line
+from conftest import textured
+from helpers import calibrate_run, call, make_run, one_line
 
+from data.pictures import to_planes
 from exp import export
-from exp.checkpoints import FORMAT, SHAPE, build_model, load_model
+from exp.checkpoints import SHAPE, load_model
+from exp.flags import METHODS
+from exp.scoring.trained import load_trained, score_frames
 from model import memory
 
+SCORES_WITHOUT_TORCH = """
+import json, sys
+import numpy as np, onnxruntime
+session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+known = json.loads(session.get_modelmeta().custom_metadata_map["mnad.json"])
+items, pictures = np.load("model.items.npy"), np.load("pictures.npy")  # (n, h, w, c), 8 bits, the channels as named
+assert known["scaling"] == "x / 127.5 - 1" and pictures.shape[1:] == (known["h"], known["w"], known["c"])
+frames = (pictures / np.float32(127.5) - 1).transpose(0, 3, 1, 2)
+rows = []
+for k in range(known["t_length"] - 1, len(frames)):
+    before = frames[k - known["t_length"] + 1 : k] if known["method"] == "pred" else frames[k : k + 1]
+    given = {"frames": np.concatenate(before)[None], "items": items}
+    frame, queries, (distance,) = session.run(["frame", "queries", "distance"], given)
+    e = ((frame[0] - frames[k]) / 2) ** 2
+    regular = ((1 - np.exp(-e)) * e).sum() / (1 - np.exp(-e)).sum()
+    rows.append((-10 * np.log10(e.mean()), distance, regular))
+    if regular < known["th"] and len(items):
+        queries = queries.reshape(-1, items.shape[1])
+        s = queries @ items.T
+        chosen = s.argmax(axis=1)[:, None] == np.arange(len(items))
+        moved = items + (np.exp(s - s.max(axis=0)) * chosen).T @ queries
+        moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+        items = np.where(chosen.any(axis=0)[:, None], moved, items).astype(np.float32)
+p, d, e = np.array(rows).T
+n = known["calibration"]
+abnormality = known["alpha"] * (n["psnr_mean"] - p) / n["psnr_deviation"]
+abnormality += (1 - known["alpha"]) * (d - n["distance_mean"]) / n["distance_deviation"]
+np.savez("scores.npz", psnr=p, distance=d, regular=e, abnormality=abnormality, threshold=n["threshold"])
+assert not {"torch", "cv2", "onnx", "model", "exp", "data", "utils"} & {name.split(".")[0] for name in sys.modules}
+"""
 NEEDS_ONLY_TORCH = """
 import sys, torch
 frames, items = torch.load("inputs.pt", weights_only=True)
@@ -22,23 +57,6 @@ program = torch.export.load("model.pt2").module()
 torch.save([output.detach() for output in program(frames, items)], "outputs.pt")
 assert not {"model", "exp", "data", "utils"} & {name.split(".")[0] for name in sys.modules}
 """
-
-
-def make_run(folder, method="pred", items=None, **flags):
-    """A run of a network whose batch norms have seen something, with the files that later commands read."""
-    shape = {"method": method, "c": 3, "t_length": 5 if method == "pred" else 1}
-    shape |= {"h": 24, "w": 16, "msize": 4, "fdim": 16}
-    torch.manual_seed(0)
-    model = build_model(shape).train()
-    with torch.no_grad():
-        model(torch.rand(4, model.inputs, 24, 16), memory.initial_items(4, 16))
-    folder.mkdir()
-    of = {"format": FORMAT, "epoch": 1}
-    items = memory.initial_items(4, 16) if items is None else items
-    torch.save({**of, "shape": shape, "model": model.state_dict()}, folder / "model.pth")
-    torch.save({**of, "method": method, "items": items}, folder / "m_items.pt")
-    (folder / "flags.json").write_text(json.dumps({**shape, **flags}))
-    return folder
 
 
 @pytest.fixture
@@ -72,9 +90,15 @@ def test_a_loaded_program_gives_what_the_network_gives(run, capsys):
         assert close(program(*given), expected)
     frames, items = given
     takes = f"takes frames (B, {frames.shape[1]}, 24, 16) and items (4, 16)"
-    assert f"{run / 'model.pt2'}: {takes}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"{run / 'model.pt2'}: {takes}" in out
     assert not close(program(frames, items.roll(1, dims=1)), expected)  # the memory is an input
-    assert extra["mnad.json"] == json.dumps(load_model(run / "model.pth", run / "m_items.pt", dict.fromkeys(SHAPE))[2])
+    known, shape = (
+        json.loads(extra["mnad.json"]),
+        load_model(run / "model.pth", run / "m_items.pt", dict.fromkeys(SHAPE))[2],
+    )
+    assert known == {**known, **shape, "channels": "BGR", "scaling": "x / 127.5 - 1", "calibration": None}
+    assert "no calibration" in out
     with pytest.raises((RuntimeError, AssertionError)):
         program(frames[..., :8], items)
 
@@ -103,6 +127,38 @@ def test_onnx_gives_what_the_network_gives(run, tmp_path):
         (frames, items), expected = inputs_and_outputs(run, count)
         outputs = graph.run(None, {"frames": frames.numpy(), "items": items.numpy()})
         assert close([torch.from_numpy(output) for output in outputs], expected)
+
+
+@pytest.mark.parametrize(("method", "channels", "msize"), [("pred", 3, 4), ("recon", 1, 4), ("pred", 3, 0)])
+def test_scores_without_torch(method, channels, msize, tmp_path, make_videos, monkeypatch):
+    """PSNR, feature distance, regular score and calibrated abnormality from the ONNX file and what is beside it."""
+    for name in ("onnxruntime", *export.ONNX_PACKAGES):
+        pytest.importorskip(name)
+    run = make_run(tmp_path / "run", method, items=memory.initial_items(msize, 16), channels=channels)
+    calibrate_run(run, make_videos(tmp_path / "normal", {"1": 12}))
+    trained = load_trained(run, device="cpu")
+    # so that about half of the frames update the memory
+    monkeypatch.setitem(METHODS[method], "th", float(np.median(np.concatenate(trained.normal.regular))))
+    assert call(export, run, "--onnx", tmp_path / "model.onnx") == 0
+
+    pictures = [textured("door", k, (24, 16)) for k in range(12)]
+    expected = score_frames(trained, pictures)
+    assert not msize or 0 < expected.updated.sum() < len(expected.updated)
+    planes = [to_planes(picture, 24, 16, channels).transpose(1, 2, 0) for picture in pictures]
+    np.save(tmp_path / "pictures.npy", np.stack(planes))
+    subprocess.run([sys.executable, "-c", SCORES_WITHOUT_TORCH], cwd=tmp_path, check=True, timeout=300)
+    found = np.load(tmp_path / "scores.npz")
+    for name in ("psnr", "distance", "regular", "abnormality"):
+        np.testing.assert_allclose(found[name], getattr(expected, name), rtol=1e-3, atol=1e-6, err_msg=name)
+    assert found["threshold"] == pytest.approx(trained.normal.threshold(trained.scoring(), 0.001, fps=25))
+
+
+def test_a_network_without_a_memory_is_exported(tmp_path):
+    run = make_run(tmp_path / "run", items=memory.initial_items(0, 16))
+    assert call(export, run) == 0
+    given, expected = inputs_and_outputs(run, 3)
+    assert given[1].shape == (0, 16) and not expected[2].any()
+    assert close(torch.export.load(run / "model.pt2").module()(*given), expected)
 
 
 def test_missing_onnx_is_one_line(run, tmp_path, monkeypatch, capsys):
@@ -138,6 +194,9 @@ def test_files_of_the_run_and_what_is_no_file_are_not_written_to(run, tmp_path, 
     for path in (*own, Path("/dev/null"), tmp_path):
         assert call(export, run, "--output", path) == 2
         one_line(capsys, path)
+    (tmp_path / "graph.items.npy").symlink_to(run / "m_items.pt")
+    assert call(export, run, "--onnx", tmp_path / "graph.onnx") == 2
+    one_line(capsys, tmp_path / "graph.items.npy")
     assert {path: path.read_bytes() for path in run.iterdir()} == before
     assert Path("/dev/null").is_char_device()
 

@@ -162,6 +162,19 @@ def test_shanghai_copies_test_frames(tmp_path, capsys):
     assert "training does not have its 330 videos and 274515 frames" in printed
 
 
+def test_a_damaged_jpeg_is_not_copied(tmp_path, capsys):
+    source = tmp_path / "shanghaitech"
+    for video in ("01_0014", "01_0015"):
+        for i in range(3):
+            write_picture(source / f"testing/frames/{video}/{i:03}.jpg", i)
+    damaged = source / "testing/frames/01_0015/001.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:-60])
+    assert main("shanghai", source, "--output", tmp_path / "out") == 1
+    (failed,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("failed: ")]
+    assert str(damaged) in failed and "truncated" in failed
+    assert frames(tmp_path / "out/shanghai/testing/frames") == {"01_0014": 3}
+
+
 @pytest.mark.skipif(not OFFICIAL.exists(), reason="needs pieces of the official archives")
 def test_real_pieces(tmp_path, capsys):
     out = tmp_path / "out"
@@ -367,6 +380,15 @@ def test_clock_that_steps_back_only_grows_and_shows_a_gap():
     assert all(np.diff(times) > 0)
     assert [gap for _, gap in placed] == gaps(times).tolist() == [False, False, False, True, False, False, False]
     assert np.diff(times)[3:] == pytest.approx([0.04] * 3)
+
+
+@pytest.mark.parametrize("arrivals", [[None] * 5, [3.0, 3.1, 3.2, 3.3, 3.4]], ids=["a file", "live"])
+def test_times_that_start_late_go_on_from_the_frames_before(arrivals):
+    """An RTSP server may give the time of its first frames only later, on a clock that started long ago."""
+    clock = Clock(0.1)
+    placed = [clock.place(*frame) for frame in zip([None, None, 7.1, 7.2, None], arrivals, strict=True)]
+    assert [seconds for seconds, _ in placed] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    assert not any(gap for _, gap in placed)
 
 
 def test_a_slow_recording_has_no_gaps():

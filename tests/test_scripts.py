@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -11,11 +12,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import PED2, TINY, assert_same, call, contents, evaluate, one_line, run_of, start, start_and_pause, train
+from helpers import (
+    PED2,
+    TINY,
+    assert_same,
+    call,
+    contents,
+    evaluate,
+    make_run,
+    one_line,
+    run_of,
+    start,
+    start_and_pause,
+    train,
+)
 from sklearn.metrics import roc_auc_score
 
 import Evaluate
 import Train
+from exp.meter import training_time
 from model import memory
 from utils import run_script
 
@@ -147,6 +162,35 @@ def test_without_labels_scores_are_still_written(dataset, capsys):
         assert {row["label"] for row in csv.DictReader(file)} == {""}
 
 
+def test_the_rate_counts_for_labels_in_seconds(dataset):
+    assert train() == 0
+    seconds = "video,first,last\n1,0:00.6,0:00.8\n2,0:00,0:00.5\n"  # as frames at 10 per second: 6 to 8, 0 to 5
+    labels = []
+    for text, *flags in ((dataset / "frame_labels.csv").read_text(),), (seconds, "--fps", 10):
+        (dataset / "frame_labels.csv").write_text(text)
+        assert evaluate(*flags) == 0
+        with open(run_of() / "scores.csv") as file:
+            labels.append([row["label"] for row in csv.DictReader(file)])
+    assert labels[0] == labels[1]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("1,6,8\n2,unlabelled,\n", "(mean over 1 of 2 videos; left out: 1 unlabelled)"),
+        ("1,6,8\n", "(mean over 1 of 2 videos; left out: 1 with frames of one class only)"),
+        ("1,6,8\n2,0,5\n", "(mean over 2 of 2 videos)"),
+        ("1,unlabelled,\n", "all 5 labelled frames are normal (1 of 2 videos unlabelled), so no AUC"),
+        ("1,unlabelled,\n2,unlabelled,\n", "no AUC: all 2 videos are unlabelled\n"),
+    ],
+)
+def test_videos_that_are_unlabelled_are_not_of_one_class(lines, said, dataset, capsys):
+    make_run(Path("run"), size=(16, 16))
+    (dataset / "frame_labels.csv").write_text(f"video,first,last\n{lines}")
+    assert evaluate("--model_dir", "run") == 0
+    assert said in capsys.readouterr().out
+
+
 def test_labels_of_one_class_still_give_scores(dataset, capsys):
     assert train() == 0
     (dataset / "frame_labels.csv").write_text("video,first,last\n")
@@ -177,6 +221,31 @@ def test_real_video(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "scores of 176 frames of 1 video:" in out
     assert float(out.split("\nAUC: ")[1].split()[0]) > 60  # chance is 50; one epoch on one video gives about 90
+
+
+def test_training_ends_with_the_command_that_evaluates_its_run(dataset, capsys):
+    shutil.move("dataset", "other place")
+    assert train("--dataset_path", "other place", "--exp_dir", "with it's name", "--no_cache") == 0
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert command[:2] == ["python", "Evaluate.py"]
+    assert call(Evaluate, *command[2:], "--no_figures", "--num_workers_test", 0) == 0
+    assert (run_of(exp_dir="with it's name") / "scores.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("dataset_type", "size", "device", "advised"),
+    [
+        ("own", 256, "cpu", True),
+        ("own", 256, "cuda", False),
+        ("own", 128, "cpu", False),
+        ("ped2", 256, "cpu", False),
+    ],
+)
+def test_a_long_training_on_a_cpu_names_a_size_for_it(dataset_type, size, device, advised):
+    args = {"dataset_type": dataset_type, "h": size, "w": size}
+    lines = training_time(1800.0, 60, args, torch.device(device))
+    assert "an epoch takes about 30 minutes here, 60 take 30.0 hours" in lines
+    assert [("--h 64 --w 64" in line and "3.0 hours" in line) for line in lines[1:]] == [True] * advised
 
 
 # Kills and resumes ----------------------------------------------------------------------------------------------------
@@ -223,12 +292,14 @@ def test_resuming_after_a_kill_in_the_middle_of_writing(at, undisturbed, monkeyp
 
 # an epoch has 3 steps
 @pytest.mark.parametrize(("at", "number"), [("Train.train_step", 5), ("exp.run.write_whole", 7)])  # both in epoch 2
-def test_resuming_after_kill_9(at, number, undisturbed):
+def test_resuming_after_kill_9(at, number, undisturbed, capsys):
     process = start_and_pause(at, number, "Train", *TINY, "--epochs", 3)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert len(contents(run_of())[2]) < 3
+    done = len(torch.load(run_of() / "checkpoint.pt", weights_only=True)["history"])
     assert train("--resume", epochs=3) == 0
+    assert f"{run_of()} goes on after epoch {done} of 3" in capsys.readouterr().out
     assert_same(run_of(), undisturbed)
 
 
@@ -270,7 +341,9 @@ def test_a_run_is_not_overwritten_unless_told(dataset, capsys):
     assert torch.equal(contents(run_of())[1], before)
     assert train("--seed", 1, "--overwrite") == 0
     assert not torch.equal(contents(run_of())[1], before)
+    capsys.readouterr()
     assert train("--seed", 1, "--resume") == 0  # finished: nothing to do
+    assert f"{run_of()} has all of its 1 epochs" in capsys.readouterr().out
 
 
 def test_resuming_with_other_flags_is_refused(dataset, capsys):

@@ -1,14 +1,21 @@
 """One video, a camera or a stream, watched: scored as a data set is, without its future, and kept whatever ends it."""
 
+import contextlib
 import csv
 import os
 import resource
+import shutil
 import signal
+import socket
+import subprocess
 import sys
+import tempfile
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import cv2
 import helpers
 import numpy as np
@@ -234,6 +241,69 @@ def test_a_stream_that_drops_is_named_without_its_password(run, source, capsys):
     (watched,) = (run / "watched").glob("door-live-*")
     one_line(capsys, "door-live", "after 9", "5 frames are scored", watched)
     assert len(rows(run, watched.name)) == 5
+
+
+def answers(port):
+    """Whether an RTSP server has something to play."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(f"DESCRIBE rtsp://127.0.0.1:{port}/live RTSP/1.0\r\nCSeq: 1\r\n\r\n".encode())
+        return connection.recv(99).startswith(b"RTSP/1.0 200")
+
+
+@pytest.fixture
+def vlc():
+    """A process of VLC that plays a minute of video to rtsp://127.0.0.1:<port>/live, and its port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        with av.open(f"{folder}/v.mp4", "w") as container:
+            video = container.add_stream("libx264", rate=10, options={"tune": "zerolatency", "g": "10"})
+            video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+            for picture in pictures(600, size=(48, 64)):
+                container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+            container.mux(video.encode())
+        command = ["cvlc", "--no-dbus", f"{folder}/v.mp4", "--sout", f"#rtp{{sdp=rtsp://127.0.0.1:{port}/live}}"]
+        other = {"user": "nobody"} if os.geteuid() == 0 else {}  # it does not run as root
+        quiet = dict.fromkeys(("stdout", "stderr", "stdin"), subprocess.DEVNULL)
+        process = subprocess.Popen(command, env={**os.environ, "HOME": folder}, **other, **quiet)
+        try:
+            for _ in range(300):
+                with contextlib.suppress(OSError):
+                    if answers(port):
+                        break
+                time.sleep(0.1)
+            else:
+                pytest.fail("VLC does not serve")
+            yield process, port
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.skipif(not shutil.which("cvlc"), reason="VLC is not here to serve RTSP")
+def test_an_rtsp_server_that_is_killed(vlc, run, monkeypatch, capsys):
+    process, port = vlc
+    real = Recorder.add
+
+    def add(recorder, part):
+        value = real(recorder, part)
+        if recorder.count >= 12:
+            process.kill()
+        return value
+
+    monkeypatch.setattr(Recorder, "add", add)
+    flags = ["--patience", 2, "--false_alarm_rate", 0.999, "--merge_gap", 1000, "--save_video", "--output_dir", "out"]
+    assert call(run, f"rtsp://127.0.0.1:{port}/live", *flags) == 2
+    one_line(capsys, "127.0.0.1-live", "did not come back within 2 s", "frames are scored")
+    (watched,) = Path("out/watched").glob("127.0.0.1-live-*")
+    scores, events = ([*csv.DictReader((watched / name).open())] for name in ("scores.csv", "alarms.csv"))
+    assert len(scores) >= 12 and None not in {value for row in scores for value in row.values()}
+    assert all(np.diff([float(row["seconds"]) for row in scores]) > 0)
+    assert [row["event"] for row in events] == ["started", "ended"] * (len(events) // 2)
+    frames = [row["frame"] for row in scores]
+    assert events[0]["start"] in frames and events[-1]["end"] in frames
+    assert cv2.VideoCapture(str(watched / "annotated.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == len(scores)
 
 
 def test_no_clip_and_no_alarm_spans_a_gap_in_time(run, source):

@@ -161,12 +161,16 @@ def metric_lines(result: Evaluation, found: Beside, unlike: str = "") -> list[st
 
 def frame_lines(result: Evaluation, protocols: Protocols, unlike: str = "") -> list[str]:
     """The frame-level metrics."""
-    labels = [values for values in result.labels or [] if values is not None]
-    if not labels:
+    if result.labels is None:
         return ["no labels, so no AUC: data/README.md says how to give them"]
+    labels = [values for values in result.labels if values is not None]
+    unlabelled = len(result.labels) - len(labels)
+    if not labels:
+        return [f"no AUC: {'the video is' if unlabelled == 1 else f'all {unlabelled} videos are'} unlabelled"]
+    apart = f" ({unlabelled} of {len(result.videos)} videos unlabelled)" if unlabelled else ""
     if result.metrics is None:
         which, count = "abnormal" if labels[0][0] else "normal", sum(map(len, labels))
-        return [f"all {count} labelled frames are {which}, so no AUC: it compares frames of both classes"]
+        return [f"all {count} labelled frames are {which}{apart}, so no AUC: it compares frames of both classes"]
     metrics, beside = result.metrics, f" ({unlike})" if unlike else ""
     lines = [f"AUC{beside}: {100 * metrics.auc:.4f} %", *interval_lines(protocols.network["published"])]
     if protocols.copy:
@@ -174,8 +178,12 @@ def frame_lines(result: Evaluation, protocols: Protocols, unlike: str = "") -> l
     lines.append(f"EER{beside}: {100 * metrics.eer:.4f} %")
     lines.append(f"average precision{beside}: {100 * metrics.average_precision:.4f} %")
     if metrics.macro_auc is not None:
-        videos = f"{metrics.macro_videos} of {len(result.videos)} videos; the others have frames of one class only"
-        lines.append(f"macro AUC{beside}: {100 * metrics.macro_auc:.4f} % (mean over {videos})")
+        videos = f"{metrics.macro_videos} of {len(result.videos)} videos"
+        one_class = len(labels) - metrics.macro_videos
+        others = [f"{one_class} with frames of one class only"] * bool(one_class)
+        others += [f"{unlabelled} unlabelled"] * bool(unlabelled)
+        left_out = f"; left out: {', '.join(others)}" if others else ""
+        lines.append(f"macro AUC{beside}: {100 * metrics.macro_auc:.4f} % (mean over {videos}{left_out})")
     return lines
 
 

@@ -45,8 +45,8 @@ class Calibration:
         return float(np.quantile(np.concatenate(self.regular), NORMAL_SHARE))
 
     @cached_property
-    def _means_and_deviations(self) -> list[tuple[float, float]]:
-        """Of P and of D."""
+    def means_and_deviations(self) -> list[tuple[float, float]]:
+        """The mean and the standard deviation of P, and those of D; a deviation of 0 is taken as 1."""
         both = [np.concatenate(values).astype(np.float64) for values in (self.psnr, self.distance)]
         return [(values.mean(), values.std() if np.ptp(values) > 0 else 1.0) for values in both]
 
@@ -57,7 +57,7 @@ class Calibration:
         and there is no upper limit. Where all scores of the calibration are the same, their deviation is taken as 1.
         Raises InputError for scores that are not finite.
         """
-        (mean_p, deviation_p), (mean_d, deviation_d) = self._means_and_deviations
+        (mean_p, deviation_p), (mean_d, deviation_d) = self.means_and_deviations
         return check_finite(alpha * (mean_p - psnr) / deviation_p + (1 - alpha) * (distance - mean_d) / deviation_d)
 
     def own_scores(self, scoring: Scoring, fps: float) -> np.ndarray:

@@ -1,13 +1,10 @@
 """A trained network, ready to score: what Evaluate.py loads, and the door for other Python programs.
 
-from exp.scoring.trained import load_trained, score_frames
-
-trained = load_trained(Path("exp/weights/ped2_pred_64"))
-scores = score_frames(trained, frames)       # any iterable of uint8 (h, w, 3) BGR frames
-scores.frame, scores.psnr, scores.distance, scores.abnormality
+exp/README.md, "From Python", has an example.
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +13,11 @@ import torch
 from torch import Tensor
 
 from data.clips import CHUNK
-from data.stream import Frame
+from data.frames import open_video
+from data.intervals import kept_seconds
+from data.pictures import read_picture
+from data.stream import Frame, Stream
+from data.times import gaps
 from exp.checkpoints import SHAPE, load_model
 from exp.device import fold_batch_norms, pick_device, place
 from exp.scoring import calibration
@@ -72,6 +73,7 @@ class FrameScores(NamedTuple):
     """The scores of consecutive frames, each of shape (n,)."""
 
     frame: np.ndarray  # index, from 0; the first t_length - 1 frames have no score
+    seconds: np.ndarray  # presentation time from the first frame; NaN where it is not known
     psnr: np.ndarray  # P, dB
     distance: np.ndarray  # D, the feature distance
     regular: np.ndarray  # E, the regular score
@@ -80,15 +82,50 @@ class FrameScores(NamedTuple):
 
 
 def score_frames(trained: Trained, frames: Iterable[np.ndarray], scoring: Scoring | None = None) -> FrameScores:
-    """Score the consecutive frames of one video, uint8 (h, w, 3) BGR of any size, as the paper does if not told how."""
+    """Score the consecutive frames of one video, uint8 (h, w, 3) BGR of any size, as the paper does if not told how.
+
+    The scores are those of each frame alone: the `sigma` of scoring, which smooths them over time, is not applied.
+    Raises InputError where there are fewer frames than a clip has.
+    """
+    return _score(trained, (_frame(k, picture) for k, picture in enumerate(frames)), scoring)
+
+
+def score_video(trained: Trained, path: Path, scoring: Scoring | None = None) -> FrameScores:
+    """Score a video file, or a folder that holds the frames of one video, as `score_frames` does.
+
+    Raises InputError where it cannot be read to its end, or has fewer frames than a clip.
+    """
+    return _score(trained, _frames_of(path), scoring)
+
+
+def _frames_of(path: Path) -> Iterator[Frame]:
+    if path.is_dir():
+        video = open_video(path)
+        seconds = kept_seconds(video)
+        is_gap = None if seconds is None else gaps(seconds)
+        for k in range(len(video.frames)):
+            time = () if seconds is None or is_gap is None else (float(seconds[k]), bool(is_gap[k]))
+            yield _frame(k, read_picture(video.path(k)), *time)
+        return
+    with contextlib.closing(Stream(str(path))) as stream:
+        yield from stream
+        if stream.problem:
+            raise InputError(stream.problem)
+
+
+def _frame(index: int, picture: np.ndarray, seconds: float = np.nan, gap: bool = False) -> Frame:
+    return Frame(index, seconds, picture, gap, scored=True, captured=None)
+
+
+def _score(trained: Trained, frames: Iterable[Frame], scoring: Scoring | None) -> FrameScores:
     scoring = scoring or trained.scoring()
-    sequence = (Frame(k, 0.0, picture, gap=False, scored=True, captured=None) for k, picture in enumerate(frames))
-    batches = batches_of_frames(sequence, trained.shape, CHUNK)
-    parts = list(score(trained.model, trained.items, batches, scoring))
-    if not parts:
+    rows: list[np.ndarray] = []  # of frame, seconds, P, D, E and updated; a part of a long video is dropped once scored
+    for part in score(trained.model, trained.items, batches_of_frames(frames, trained.shape, CHUNK), scoring):
+        places = [(place.frame, place.source.seconds) for place in part.places]
+        columns = (part.psnr, part.distance, part.regular, part.updated)
+        rows.append(np.column_stack((places, *(column.double().cpu().numpy() for column in columns))))
+    if not rows:
         raise InputError(f"too few frames: a clip of this network has {trained.shape['t_length']}")
-    index = np.array([place.frame for part in parts for place in part.places])
-    names = ("psnr", "distance", "regular", "updated")
-    p, d, e, updated = (torch.cat([getattr(part, name) for part in parts]).cpu().numpy() for name in names)
+    frame, seconds, p, d, e, updated = np.concatenate(rows).T
     abnormality = trained.normal.abnormality(p, d, scoring.alpha) if trained.normal else None
-    return FrameScores(index, p, d, e, updated, abnormality)
+    return FrameScores(frame.astype(int), seconds, p, d, e, updated > 0, abnormality)
