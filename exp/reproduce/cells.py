@@ -63,8 +63,13 @@ def command(name: str) -> str:
     return f"`python -m exp.reproduce {name}`: {plan.dataset_type}, {flags}"
 
 
-def source(environment: dict[str, Any]) -> str:
-    return f"commit {environment['commit']}, PyTorch {environment['torch']}, {environment['device']}"
+def source(*environments: dict[str, Any]) -> str:
+    """What programs and machines gave a result: the commits with each PyTorch and device."""
+    commits: dict[tuple[str, str], dict[str, None]] = {}
+    for one in environments:
+        commits.setdefault((one["torch"], one["device"]), {})[one["commit"]] = None
+    kinds = [(f"commit{'s' * (len(some) > 1)} {', '.join(some)}", *kind) for kind, some in commits.items()]
+    return "; ".join(f"{shown}, PyTorch {torch}, {device}" for shown, torch, device in kinds)
 
 
 # Cells ----------------------------------------------------------------------------------------------------------------

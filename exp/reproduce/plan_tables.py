@@ -59,7 +59,7 @@ def evaluated_with(entries: Iterable[dict[str, Any]]) -> str:
     """When and with what entries were evaluated."""
     found = [entry["evaluated"] for entry in entries]
     days = sorted({environment["date"] for environment in found})
-    return f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, {'; '.join(dict.fromkeys(map(source, found)))}"
+    return f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, {source(*found)}"
 
 
 def summary(name: str, results: Results) -> list[str]:
@@ -302,7 +302,7 @@ def runs(name: str, results: Results) -> list[str]:
             "pixel loss": f"{last['pixel']:.5f}",
             **memory_cells(entry),
             "test frames that updated memory, %": percent(measured([entry], metric="updated")),
-            "trained with": "; ".join(dict.fromkeys(map(source, entry["starts"]))),
+            "trained with": source(*entry["starts"]),
         }
         rows.append(tuple(row.values()))
     note = "Losses, items and cosines are of the last epoch. Seconds include what else the machine did in that time."
