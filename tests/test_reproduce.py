@@ -159,6 +159,14 @@ def test_a_training_is_evaluated_in_the_ways_that_it_names_alone(plan, monkeypat
     assert tables.make("mini/videos")[0].endswith("| recon | pred-no_losses |")
 
 
+def test_gamma_is_varied_for_the_seeds_that_are_named_alone(plan, monkeypatch):
+    monkeypatch.setitem(PLANS, "mini", PLANS["mini"]._replace(trainings=(TRAININGS[0]._replace(gamma_for=(1,)),)))
+    assert start("mini") == 0
+    assert list(results()["pred-seed1"]["evaluations"]) == list(WAYS)
+    assert list(results()["pred-seed0"]["evaluations"]) == [name for name in WAYS if name != "auto"]
+    assert ", n = 1)" in row_of(tables.make("mini/evaluations"), "auto")[1]
+
+
 def test_a_run_goes_on_where_it_was_stopped(plan, monkeypatch, capsys):
     real, epochs = Train.train_epoch, []
 

@@ -17,7 +17,7 @@ from exp import calibrate
 from exp.checkpoints import build_model
 from exp.device import fold_batch_norms, place
 from exp.pack import sha256
-from exp.reproduce.plans import EVALUATIONS, PUBLISHED, UNTRAINED_SEEDS, Plan, Way, scoring_of, settings_of
+from exp.reproduce.plans import PUBLISHED, UNTRAINED_SEEDS, Plan, Way, scoring_in, settings_of
 from exp.reproduce.runs import PlannedRun
 from exp.run import FREE, environment, read_record
 from exp.scoring import calibration
@@ -100,7 +100,7 @@ def evaluate_run(trained: Trained, test: TestSet, wanted: dict[str, Way]) -> dic
     scored: dict[tuple[float, bool], Evaluation] = {}
     results = {}
     for name, way in wanted.items():
-        scoring = scoring_of(way, trained.scoring(), regular)
+        scoring = scoring_in(way, trained.scoring(), regular)
         key = scoring.th, scoring.memory_update
         if name == PUBLISHED:
             scored[key], found = published_result(test, trained.model, trained.items, scoring, trained.normal)
@@ -137,7 +137,7 @@ def entry_of(run: PlannedRun, before: Result | None, source: Source, device: tor
     }
     fits = before is not None and all(before[key] == entry[key] for key in ("flags", "weights"))
     kept: Result = before if fits and before is not None else {"evaluations": {}}
-    ways = {name: EVALUATIONS[name] for name in run.training.ways}
+    ways = run.training.ways_of(record.flags["seed"])
     wanted = {name: way for name, way in ways.items() if not _is_known(kept["evaluations"].get(name), name, way)}
     lesions = kept.get("lesions")
     if before is not None and not wanted and bool(lesions) >= run.training.lesions:

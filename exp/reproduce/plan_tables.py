@@ -147,7 +147,7 @@ def baseline_rows(name: str, results: Results) -> list[tuple]:
     return rows
 
 
-def baselines(name: str, results: Results) -> list[str]:
+def baselines_table(name: str, results: Results) -> list[str]:
     """One row per baseline, beside what the trained network has more."""
     rows = baseline_rows(name, results)
     if not rows:
@@ -156,105 +156,7 @@ def baselines(name: str, results: Results) -> list[str]:
     return markdown(header, rows)
 
 
-# The published evaluation in detail -----------------------------------------------------------------------------------
-
-PROTOCOLS = {
-    "published": "as published: min-max in each video",
-    "whole_test_set": "min-max over all test videos together",
-    "calibrated": "calibrated by normal training clips, no test frame needed",
-    "macro": "macro: the mean of each video's own AUC",
-}
-
-
-def protocols(name: str, results: Results) -> list[str]:
-    """One row per protocol, one column per method and one for copying: AUC, and its interval over test videos."""
-    found = {
-        training.method: [
-            e["evaluations"][PUBLISHED]["protocols"] for e in entries if "protocols" in e["evaluations"][PUBLISHED]
-        ]
-        for training, entries in columns(name, results).items()
-        if not training.option
-    }
-    found = {method: some for method, some in found.items() if some}
-
-    def cell(estimates: list[dict[str, Any]]) -> str:
-        if not estimates:
-            return NOTHING
-        low, high = (100 * statistics.mean(e[end] for e in estimates) for end in ("low", "high"))
-        return f"{percent([e['auc'] for e in estimates])} [{ends(low, high)}]"
-
-    rows = []
-    for protocol, what in PROTOCOLS.items():
-        cells = [
-            cell([one["network"][protocol] for one in some if protocol in one["network"]]) for some in found.values()
-        ]
-        copies = [one["copy"][protocol] for some in found.values() for one in some[:1] if protocol in one["copy"]]
-        rows.append((what, *cells, cell(copies)))
-    header = (
-        "AUC, %",
-        *(f"`{method}`, n = {len(some)}" for method, some in found.items()),
-        "copying the previous frame",
-    )
-    note = (
-        "In square brackets: where 95 % of the AUCs lie when as many videos are drawn from the test videos with"
-        " replacement (1,000 draws; over seeds, the mean of each end). That is the uncertainty by the choice of test"
-        " videos, which the spread over seeds does not hold."
-    )
-    return [*markdown(header, rows), "", note] if found else [f"Not run yet. {command(name)}."]
-
-
-MAPS = {
-    "error": "squared error of the frame",
-    "distance": "feature distance of each query",
-    "error_of_copy": "squared error of copying the previous frame",
-}
-
-
-def pixels(name: str, results: Results) -> list[str]:
-    """One row per map, one column per method: pixel-level AUC."""
-    found = {
-        training.method: [
-            e["evaluations"][PUBLISHED]["pixels"] for e in entries if e["evaluations"][PUBLISHED].get("pixels")
-        ]
-        for training, entries in columns(name, results).items()
-        if not training.option
-    }
-    found = {method: some for method, some in found.items() if some}
-    rows = [(what, *(percent([one[key] for one in some]) for some in found.values())) for key, what in MAPS.items()]
-    header = ("pixel-level AUC, %", *(f"`{method}`, n = {len(some)}" for method, some in found.items()))
-    if not found:
-        return [f"Not run yet. {command(name)}."]
-    share, frames = (next(iter(found.values()))[0][key] for key in ("abnormal", "frames"))
-    return [
-        *markdown(header, rows),
-        "",
-        f"Over all pixels of {frames} test frames, {100 * share:.2f} % of them abnormal.",
-    ]
-
-
-LESION_PARTS = {"both": "as published", "psnr": "PSNR alone", "distance": "feature distance alone"}
-
-
-def lesions(name: str, results: Results) -> list[str]:
-    """One row per damage to the memory, a column per method and part of the score."""
-    found = {
-        training.method: [entry["lesions"] for entry in entries if "lesions" in entry]
-        for training, entries in columns(name, results).items()
-        if not training.option
-    }
-    found = {method: some for method, some in found.items() if some}
-    if not found:
-        return [f"Not run yet. {command(name)}."]
-    names = dict.fromkeys(lesion for some in found.values() for one in some for lesion in one)
-    rows = []
-    for lesion in names:
-        cells = []
-        for some in found.values():
-            cells += [percent([one[lesion][part] for one in some if lesion in one]) for part in LESION_PARTS]
-        rows.append((lesion, *cells))
-    header = [f"`{method}` {what}" for method in found for what in LESION_PARTS.values()]
-    counts = ", ".join(f"`{method}` n = {len(some)}" for method, some in found.items())
-    return [*markdown(("AUC, %", *header), rows), "", f"{counts}."]
+# Evaluations and runs -------------------------------------------------------------------------------------------------
 
 
 def evaluations(name: str, results: Results) -> list[str]:

@@ -35,7 +35,7 @@ EVALUATIONS: dict[str, Way] = {
 ALL, PARTS, ALONE = tuple(EVALUATIONS), (PUBLISHED, PSNR_ALONE, DISTANCE_ALONE, UPDATE_OFF), (PUBLISHED,)
 
 
-def scoring_of(way: Way, usual: Scoring, regular: np.ndarray) -> Scoring:
+def scoring_in(way: Way, usual: Scoring, regular: np.ndarray) -> Scoring:
     """The published scoring of a run, changed as a way says; regular: the regular scores (n,) of its calibration."""
     changes = dict(way)
     if "quantile" in changes:
@@ -56,11 +56,19 @@ class Training(NamedTuple):
     option: str = ""  # what sets them apart from the plan's others of the method: in names
     flags: str = ""  # and in flags of Train.py
     ways: tuple[str, ...] = ALL  # the ways of EVALUATIONS in which they are evaluated
+    gamma_for: tuple[int, ...] | None = None  # seeds with ways of another γ, each a pass over the test set; None: all
     lesions: bool = False  # whether they are also scored with damaged memories, see exp/scoring/lesions.py
 
     @property
     def name(self) -> str:
         return f"{self.method}-{self.option}" if self.option else self.method
+
+    def ways_of(self, seed: int) -> dict[str, Way]:
+        """The ways in which the run with that seed is evaluated, by their names in EVALUATIONS."""
+        all_ways = {name: EVALUATIONS[name] for name in self.ways}
+        if self.gamma_for is None or seed in self.gamma_for:
+            return all_ways
+        return {name: way for name, way in all_ways.items() if not way.keys() & {"th", "quantile"}}
 
 
 class Plan(NamedTuple):
@@ -90,8 +98,8 @@ PLANS = {
         "ped2",
         f"{SMALL} --epochs 5",
         (
-            Training("pred", tuple(range(10)), lesions=True),
-            Training("recon", (0, 1, 2), lesions=True),
+            Training("pred", tuple(range(10)), gamma_for=(0, 1, 2), lesions=True),
+            Training("recon", (0, 1, 2), gamma_for=(0,), lesions=True),
             Training("pred", (0, 1, 2), *NO_MEMORY, ways=ALONE),
             Training("recon", (0, 1, 2), *NO_MEMORY, ways=ALONE),
             Training("pred", (0, 1, 2), *NO_MEMORY_LOSSES, ways=PARTS),

@@ -8,7 +8,7 @@ compute), benchmark (ours beside the plain way) or benchmark/ways (what each par
 import re
 from pathlib import Path
 
-from exp.reproduce import claims, plan_tables, speed_tables
+from exp.reproduce import claims, detail_tables, plan_tables, speed_tables
 from exp.reproduce.cells import command, read_results
 from exp.reproduce.plans import PLANS
 from utils import InputError, write_text
@@ -19,10 +19,10 @@ PARTS = {
     "": plan_tables.summary,
     "front": plan_tables.front,
     "comparisons": plan_tables.comparisons,
-    "baselines": plan_tables.baselines,
-    "protocols": plan_tables.protocols,
-    "pixels": plan_tables.pixels,
-    "lesions": plan_tables.lesions,
+    "baselines": plan_tables.baselines_table,
+    "protocols": detail_tables.protocols_table,
+    "pixels": detail_tables.pixels_table,
+    "lesions": detail_tables.lesions_table,
     "evaluations": plan_tables.evaluations,
     "videos": plan_tables.videos,
     "runs": plan_tables.runs,

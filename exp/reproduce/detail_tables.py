@@ -1,0 +1,84 @@
+"""Tables of what is measured of the methods of a plan alone, not of their ablations: functions as in plan_tables.py."""
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+from exp.reproduce.cells import NOTHING, Results, columns, command, ends, markdown, percent
+from exp.reproduce.plans import PUBLISHED
+
+PROTOCOLS = {
+    "published": "as published: min-max in each video",
+    "whole_test_set": "min-max over all test videos together",
+    "calibrated": "calibrated by normal training clips, no test frame needed",
+    "macro": "macro: the mean of each video's own AUC",
+}
+MAPS = {
+    "error": "squared error of the frame",
+    "distance": "feature distance of each query",
+    "error_of_copy": "squared error of copying the previous frame",
+}
+LESION_PARTS = {"both": "as published", "psnr": "PSNR alone", "distance": "feature distance alone"}
+Found = dict[str, list[Any]]  # {method and n, for a header: what was found of each run}
+
+
+def found_of(name: str, results: Results, find: Callable[[dict[str, Any]], Any]) -> Found:
+    """What `find` gives of each run of the plan's methods, None where a run has nothing of the kind."""
+    found: Found = {}
+    for training, entries in columns(name, results).items():
+        some = [one for entry in entries if (one := find(entry))] if not training.option else []
+        if some:
+            found[f"`{training.method}`, n = {len(some)}"] = some
+    return found
+
+
+def not_run(name: str) -> list[str]:
+    return [f"Not run yet. {command(name)}."]
+
+
+def protocols_table(name: str, results: Results) -> list[str]:
+    """One row per protocol, one column per method and one for copying: AUC, and its interval over test videos."""
+    found = found_of(name, results, lambda entry: entry["evaluations"][PUBLISHED].get("protocols"))
+
+    def cell(some: list[Any], who: str, protocol: str) -> str:
+        estimates = [one[who][protocol] for one in some if protocol in one[who]]
+        if not estimates:
+            return NOTHING
+        low, high = (100 * statistics.mean(estimate[end] for estimate in estimates) for end in ("low", "high"))
+        return f"{percent([estimate['auc'] for estimate in estimates])} [{ends(low, high)}]"
+
+    copies = [one for some in found.values() for one in some if one["copy"]][:1]  # the same for every run
+    rows = [
+        (what, *(cell(some, "network", protocol) for some in found.values()), cell(copies, "copy", protocol))
+        for protocol, what in PROTOCOLS.items()
+    ]
+    note = (
+        "In square brackets: where 95 % of the AUCs lie when as many videos are drawn from the test videos with"
+        " replacement (1,000 draws; over seeds, the mean of each end). That is the uncertainty by the choice of test"
+        " videos, which the spread over seeds does not hold."
+    )
+    return [*markdown(("AUC, %", *found, "copying the previous frame"), rows), "", note] if found else not_run(name)
+
+
+def pixels_table(name: str, results: Results) -> list[str]:
+    """One row per map, one column per method: pixel-level AUC."""
+    found = found_of(name, results, lambda entry: entry["evaluations"][PUBLISHED].get("pixels"))
+    if not found:
+        return not_run(name)
+    rows = [(what, *(percent([one[key] for one in some]) for some in found.values())) for key, what in MAPS.items()]
+    share, frames = (next(iter(found.values()))[0][key] for key in ("abnormal", "frames"))
+    note = f"Over all pixels of {frames} test frames, {100 * share:.2f} % of them abnormal."
+    return [*markdown(("pixel-level AUC, %", *found), rows), "", note]
+
+
+def lesions_table(name: str, results: Results) -> list[str]:
+    """One row per damage to the memory, a column per method and part of the score."""
+    found = found_of(name, results, lambda entry: entry.get("lesions"))
+    if not found:
+        return not_run(name)
+    header = [f"{method}: {what}" for method in found for what in LESION_PARTS.values()]
+    rows = [
+        (lesion, *(percent([one[lesion][part] for one in some]) for some in found.values() for part in LESION_PARTS))
+        for lesion in next(iter(found.values()))[0]
+    ]
+    return markdown(("AUC, %", *header), rows)
