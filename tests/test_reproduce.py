@@ -53,10 +53,9 @@ def plan(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(cells, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(tables, "PAGES", (tmp_path / "page.md",))
     monkeypatch.setitem(PLANS, "mini", Plan("own", " ".join([*TINY[2:], "--epochs", "2", "--no_figures"]), TRAININGS))
-    for name in list(EVALUATIONS):
-        monkeypatch.delitem(EVALUATIONS, name)
-    for name, (way, _) in WAYS.items():
-        monkeypatch.setitem(EVALUATIONS, name, way)
+    usual = dict(EVALUATIONS)
+    EVALUATIONS.clear()
+    EVALUATIONS.update({name: way for name, (way, _) in WAYS.items()})
 
     def in_process(script, *arguments):
         assert script == "Train.py"
@@ -65,7 +64,9 @@ def plan(dataset, tmp_path, monkeypatch):
             raise InputError("Train.py failed")
 
     monkeypatch.setattr(planned, "call", in_process)
-    return called
+    yield called
+    EVALUATIONS.clear()
+    EVALUATIONS.update(usual)  # in their order, which is that of the tables
 
 
 @pytest.fixture
