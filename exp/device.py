@@ -10,11 +10,13 @@ import copy
 import ctypes
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -96,6 +98,26 @@ def _runs_on(arch: str, capability: tuple[int, int]) -> bool:
     kind, _, version = arch.partition("_")
     major, minor = divmod(int(version.rstrip("af")), 10)
     return (major, minor) <= capability and (kind == "compute" or major == capability[0])
+
+
+def describe(device: torch.device) -> str:
+    """The device in words: "cuda, NVIDIA A100", or "cpu, 2 cores, Intel Xeon Processor with AVX512-BF16 and AMX"."""
+    if device.type == "cuda":
+        return f"cuda, {torch.cuda.get_device_name(device)}"
+    return ", ".join(part for part in (device.type, f"{os.cpu_count()} cores", processor()) if part)
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name and what it has for bfloat16; "" where the system does not say."""
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        text = ""
+    fields = {key.strip(): value for key, _, value in (line.partition(":") for line in text.splitlines())}
+    name = " ".join(re.sub(r"\((R|TM)\)|@.*", "", fields.get("model name") or platform.processor()).split())
+    has = fields.get("flags", "").split()
+    extras = [label for flag, label in (("avx512_bf16", "AVX512-BF16"), ("amx_bf16", "AMX")) if flag in has]
+    return f"{name} with {' and '.join(extras)}" if name and extras else name
 
 
 def keep_freed_memory() -> None:

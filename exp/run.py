@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from exp.checkpoints import FORMAT, SHAPE, check_resumable, load_file
+from exp.device import describe
 from utils import InputError, read_json, reading, remove_parts, write_text, write_whole, writing
 
 FREE = (  # flags that may differ when a run is resumed
@@ -96,8 +97,7 @@ def environment(device: torch.device) -> dict[str, str | None]:
         commit = asked.stdout.strip() + "+" * bool(changed)
     except (OSError, subprocess.CalledProcessError):  # no git, or no repository
         pass
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} cores"
-    return {"commit": commit, "torch": torch.__version__, "device": f"{device.type}, {name}"}
+    return {"commit": commit, "torch": torch.__version__, "device": describe(device)}
 
 
 class Record(NamedTuple):

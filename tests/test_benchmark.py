@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
@@ -12,66 +13,141 @@ from helpers import ROOT, call, one_line
 
 from data import synthetic
 from data.clips import open_clips
-from exp import benchmark
+from exp import benchmark, flags
+from exp.benchmark import BATCH, CHANGING, CLIPS, PLAIN, READING, SCORING, TRAINING, Task, Way
 from exp.device import pick_device
+from exp.reproduce import speed_tables
 from model import memory
 
 pytestmark = pytest.mark.slow
+CPU = torch.device("cpu")
+
+
+def task_of(title, folder="", size=16, fdim=16):
+    settings = {"method": "pred", **flags.defaults("pred", "synthetic"), "h": size, "w": size, "fdim": fdim}
+    return Task(title, settings, CPU, str(folder))
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    """A folder with a small data set: 10 training clips and 20 test clips per video."""
+    folder = tmp_path_factory.mktemp("frames")
+    synthetic.ensure(folder, synthetic.Size(32, 2, 14, 2, 24))
+    return folder
+
+
+def first_ways(task, ways_of=benchmark.ways_of):
+    """Plain, ours and one other: each takes a process per round."""
+    return dict(islice(ways_of(task).items(), 3))
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """What --quick writes; the run itself takes most of this file's time."""
-    path = tmp_path_factory.mktemp("benchmark") / "results" / "quick.json"
-    assert call(benchmark, "--quick", "--device", "cpu", "--output", path) == 0
+    """What a whole run of few steps at a tiny size writes; it takes most of this file's time."""
+    path = tmp_path_factory.mktemp("benchmark") / "results" / "tiny.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark, "ways_of", first_ways)
+        patch.setattr(benchmark, "STEPS", 4)
+        patch.setattr(benchmark, "ROUNDS", 2)
+        assert call(benchmark, "--sizes", "16", "--device", "cpu", "--output", path) == 0
     return json.loads(path.read_text())
 
 
-def test_every_row_is_there_with_ratio_and_spread(report):
-    assert [table["title"] for table in report["tables"]] == [
-        "a clip from disk",
-        "training",
-        "scoring",
-        "scoring where half of the frames update memory",
-    ]
+def test_every_number_of_the_tables_is_there(report):
+    assert [(table["title"], table["clips"]) for table in report["tables"]] == list(CLIPS.items())
     for table in report["tables"]:
-        assert table["rounds"] >= 3
-        assert list(table["ways"])[:2] == ["plain", "ours"]
-        for row in table["ways"].values():
-            for spread in (row["seconds"], row["times_plain"], row["times_ours"]):
-                assert 0 < spread["min"] <= spread["median"] <= spread["max"]
-            assert row["clips_per_second"] == pytest.approx(table["clips"] / row["seconds"]["median"])
-        assert table["ways"]["plain"]["times_plain"] == {"median": 1, "min": 1, "max": 1}
-    for table in report["tables"][1:]:
-        for row in table["ways"].values():
-            assert 0 < row["share_of_peak"] < 1.5  # the peak is measured too, on a machine that may do other things
-            assert sys.platform == "win32" or row["peak_memory"] > 1e8
+        ways = table["ways"]
+        assert ways.keys() == first_ways(task_of(table["title"])).keys()
+        spreads = [row["times_ours"] for name, row in ways.items() if name != "ours"]
+        for spread in (*spreads, ways["ours"]["times_plain"], *(ways[name]["seconds"] for name in ("plain", "ours"))):
+            assert 0 < spread["min"] <= spread["median"] <= spread["max"]
+        assert ways["ours"]["times_plain"]["max"] == pytest.approx(1 / ways["plain"]["times_ours"]["min"])
+        assert ways["ours"]["clips_per_second"] == pytest.approx(table["clips"] / ways["ours"]["seconds"]["median"])
+        assert all(sys.platform == "win32" or ways[name]["peak_memory"] > 1e8 for name in ("plain", "ours"))
+        if table["title"] != READING:  # the peak is measured too, on a machine that may do other things
+            assert 0 < ways["ours"]["share_of_peak"] < 1.5
     assert report["torch"] == torch.__version__
+    assert len(speed_tables.benchmark("", report)) == 2 + len(CLIPS) + 2
+    assert len(speed_tables.benchmark_ways("", report)) == 2 + len(
+        {way for t in report["tables"] for way in t["ways"]} - {"ours"}
+    )
 
 
-def test_ours_scores_as_plain_does(report):
-    for table in report["tables"][2:]:
-        assert table["ways"]["ours"]["largest_difference"] < 1e-5
+def test_published_numbers_hold_nothing_that_no_table_shows():
+    """The tables change with each number."""
+    published = json.loads((ROOT / "exp" / "results" / "benchmark.json").read_text(encoding="utf-8"))
+    shown = [speed_tables.benchmark, speed_tables.benchmark_ways]
+    before = [make("", published) for make in shown]
+    for table in published["tables"]:
+        for way, row in table["ways"].items():
+            for name, value in row.items():
+                row[name] = {key: each + 1 for key, each in value.items()} if isinstance(value, dict) else 2 * value
+                assert [make("", published) for make in shown] != before, (way, name)
+                row[name] = value
 
 
-def test_ours_trains_as_plain_does(tmp_path):
-    synthetic.ensure(tmp_path, benchmark.FRAMES._replace(train_frames=10))
-    task = benchmark.Task(16, 4, {**benchmark.SHAPE, "fdim": 16}, "cpu", str(tmp_path))
-    steps = [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
-    plain = benchmark.Plain(task)
-    expected = [plain.train(indices) for indices in steps]
+def test_each_row_differs_from_ours_in_one_thing():
+    for title in (TRAINING, SCORING):
+        for name, way in benchmark.ways_of(task_of(title)).items():
+            changed = [field for field in Way._fields if getattr(way, field) != getattr(Way(), field)]
+            assert name == "plain" or len(changed) == (name != "ours")
+
+
+def test_ours_scores_as_plain_does_whatever_the_way(frames):
+    for title, th in ((SCORING, 1.0), (CHANGING, benchmark.median_regular_score(task_of(SCORING, frames)))):
+        task = task_of(title, frames)._replace(th=th)
+        plain = benchmark.scoring(task, PLAIN)(benchmark.batches_of(task, PLAIN))
+        assert plain.shape == (40, 3)
+        updated = (plain[:, 2] < th).mean()
+        assert updated == 1 if title == SCORING else 0.2 < updated < 0.8
+        for name, way in benchmark.ways_of(task_of(SCORING)).items():
+            ours = benchmark.scoring(task, way)(benchmark.batches_of(task, way))
+            if name != "bf16":
+                torch.testing.assert_close(ours, plain, rtol=1e-4, atol=0, msg=name)
+            elif title == SCORING:
+                torch.testing.assert_close(ours, plain, rtol=0.1, atol=0)
+
+
+def test_ours_trains_as_plain_does_whatever_the_way(frames):
+    """Losses of three steps, on the batches that Train.py would have."""
+    task = task_of(TRAINING, frames)
+    batches = list(islice(benchmark.batches_of(task, Way()), 3))
+    assert [len(batch) for batch in batches] == [BATCH] * 3
+    expected = losses_of(task, PLAIN, batches)
     assert len(set(expected)) == 3
-    for name, way in benchmark.ways_of("train", torch.device("cpu"), False).items():
-        if way:
-            ours = benchmark.Ours(task, way)
-            losses = [ours.train(indices) for indices in steps]
-            assert losses[0] == pytest.approx(expected[0], rel=1e-2 if name == "bf16" else 1e-5), name
-            # Adam turns rounding into whole steps
-            assert losses == pytest.approx(expected, rel=0.15 if name == "bf16" else 0.03), name
+    for name, way in benchmark.ways_of(task).items():
+        losses = losses_of(task, way, batches)
+        assert losses[0] == pytest.approx(expected[0], rel=1e-2 if name == "bf16" else 1e-5), name
+        # Adam turns rounding into whole steps
+        assert losses == pytest.approx(expected, rel=0.15 if name == "bf16" else 0.03), name
 
 
-def test_floating_point_operations_are_those_of_the_convolutions(report):
-    scoring = report["tables"][2]["flops_per_clip"]
+def losses_of(task, way, batches):
+    """The loss of each step; `training` gives the mean of those so far."""
+    means = [benchmark.training(task, way)(batches[: i + 1]) for i in range(len(batches))]
+    sums = [0.0, *(mean * (i + 1) for i, mean in enumerate(means))]
+    return [after - before for before, after in pairwise(sums)]
+
+
+def test_a_run_has_the_steps_that_it_says():
+    size = benchmark.frames_of_a_run()
+    assert size.train_videos * (size.train_frames - 4) == benchmark.STEPS * BATCH
+    assert size.test_videos * (size.test_frames - 4) == benchmark.STEPS * benchmark.CHUNK
+    assert benchmark.STEPS >= 20
+
+
+def test_both_ways_compute_in_the_precision_of_the_row():
+    """A switch that is left over from somewhere else must not make one side faster."""
+    for way in (PLAIN, Way(), Way(precision="tf32"), Way(precision="bf16")):
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = way.precision != "tf32"
+        model, _ = benchmark.untrained(task_of(TRAINING), way)
+        assert torch.backends.cudnn.allow_tf32 == (way.precision == "tf32")
+        assert not torch.backends.cuda.matmul.allow_tf32
+        assert model.autocast == (torch.bfloat16 if way.precision == "bf16" else None)
+
+
+def test_floating_point_operations_are_those_of_the_convolutions():
+    scoring = benchmark.flops_per_clip(task_of(SCORING))
     convolutions = 0  # (inputs, outputs, side of the map) of a 16 x 16 frame with 16 features
     for inputs, outputs, side in (
         *((12, 64, 16), (64, 64, 16), (64, 128, 8), (128, 128, 8), (128, 256, 4), (256, 256, 4)),
@@ -82,7 +158,7 @@ def test_floating_point_operations_are_those_of_the_convolutions(report):
     for inputs, outputs, side in ((512, 256, 2), (256, 128, 4), (128, 64, 8)):  # transposed: by pixels that go in
         convolutions += 2 * 9 * inputs * outputs * side**2
     assert scoring == pytest.approx(convolutions, rel=0.001)  # and a little for the memory
-    assert report["tables"][1]["flops_per_clip"] == pytest.approx(3 * scoring, rel=0.05)
+    assert benchmark.flops_per_clip(task_of(TRAINING)) == pytest.approx(3 * scoring, rel=0.05)
 
 
 def test_plain_update_is_the_update():
@@ -95,8 +171,8 @@ def test_plain_update_is_the_update():
 
 def test_plain_clips_are_the_clips(tmp_path, make_videos):
     videos = make_videos(tmp_path / "own" / "training" / "frames", {"1": 7, "2": 6})
-    plain = benchmark.PlainClips(videos, 5, 16)
-    ours = open_clips(videos, "training", 5, (16, 16, 3))
+    plain = benchmark.PlainClips(videos, 5, (16, 24))
+    ours = open_clips(videos, "training", 5, (16, 24, 3))
     assert len(plain) == len(ours)
     for index in range(len(ours)):
         assert torch.equal(plain[index], ours[index])
@@ -110,12 +186,7 @@ def test_freed_memory_stays_with_the_process_on_cpu_only(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["--sizes", "20"], ["--sizes", "multiple of 8"]),
-        (["--seconds", "-1"], ["--seconds"]),
-        (["--device", "tpu"], ["tpu"]),
-    ],
+    ("flags", "words"), [(["--sizes", "20"], ["--sizes", "multiple of 8"]), (["--device", "tpu"], ["tpu"])]
 )
 def test_mistakes(flags, words, tmp_path, capsys):
     assert call(benchmark, *flags, "--output", tmp_path / "no.json") == 2
@@ -124,20 +195,19 @@ def test_mistakes(flags, words, tmp_path, capsys):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
-def test_a_killed_benchmark_leaves_no_workers_behind():
-    process = subprocess.Popen([sys.executable, "-c", WORKER], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def test_a_killed_benchmark_leaves_no_process_behind():
+    process = subprocess.Popen([sys.executable, "-c", WAITING], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     worker = int(process.stdout.readline())
-    assert Path(f"/proc/{worker}").exists()
+    assert worker != process.pid and Path(f"/proc/{worker}").exists()
     process.kill()
     process.wait()
     assert process.stdout.read() == ""  # returns when the worker, which holds the other end of the pipe, has ended
 
 
-WORKER = """
-import os, time
+WAITING = """
 from exp import benchmark
+
+CODE = "import os, threading; print(os.getpid(), flush=True); threading.Event().wait()"
 if __name__ == "__main__":
-    pool = benchmark._worker()
-    print(pool.submit(os.getpid).result(), flush=True)
-    pool.submit(time.sleep, 600).result()
+    benchmark.alone(exec, CODE)
 """

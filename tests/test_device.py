@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from exp import device
-from exp.device import pick_device, place, unusable_gpu
+from exp.device import describe, pick_device, place, processor, unusable_gpu
 from model.convae import ConvAE
 from utils import InputError
 
@@ -79,3 +79,44 @@ def test_compiling_without_a_compiler_is_one_line(monkeypatch):
     monkeypatch.setattr(device.shutil, "which", lambda name: None)
     with pytest.raises(InputError, match="compiler"):
         place(ConvAE(feature_dim=8), torch.device("cpu"), "fp32", compiled=True)
+
+
+CPUINFO = """processor	: {number}
+model name	: Intel(R) Xeon(R) Platinum 8480C CPU @ 2.00GHz
+flags		: fpu sse4_2 {flags}
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("avx512f", ""),
+        ("avx512_bf16", " with AVX512-BF16"),
+        ("amx_bf16 amx_tile", " with AMX"),
+        ("amx_bf16 avx512_bf16", " with AVX512-BF16 and AMX"),
+    ],
+)
+def test_a_processor_is_named_with_what_it_has_for_bf16(flags, words, tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("".join(CPUINFO.format(number=number, flags=flags) for number in range(2)))
+    assert processor(cpuinfo) == f"Intel Xeon Platinum 8480C CPU{words}"
+
+
+@pytest.mark.parametrize("text", ["", "processor	: 0\nFeatures	: fp asimd bf16\n"])
+def test_a_processor_without_a_model_name_is_what_python_calls_it(text, tmp_path, monkeypatch):
+    cpuinfo = tmp_path / "cpuinfo"
+    monkeypatch.setattr(device.platform, "processor", lambda: "arm")
+    assert processor(cpuinfo) == "arm"
+    cpuinfo.write_text(text)
+    assert processor(cpuinfo) == "arm"
+
+
+def test_a_device_is_described_by_its_kind_and_name(monkeypatch):
+    monkeypatch.setattr(device.os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(device, "processor", lambda: "")
+    assert describe(torch.device("cpu")) == "cpu, 3 cores"
+    monkeypatch.setattr(device, "processor", lambda: "Xeon")
+    assert describe(torch.device("cpu")) == "cpu, 3 cores, Xeon"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA A100")
+    assert describe(torch.device("cuda")) == "cuda, NVIDIA A100"

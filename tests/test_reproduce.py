@@ -599,7 +599,10 @@ def test_tables_of_the_benchmark_and_what_a_plan_would_cost(plan):
         **{"date": "2026-01-02", "commit": "abc", "torch": "2.9", "device": "cpu, 2 cores"},
         "tables": [
             {"title": "training", "size": 256, "clips": 4, "rounds": 3, "flops_per_clip": 1e12, "ways": trained},
-            {"title": "a clip from disk", "size": 64, "clips": 1, "ways": {"plain": way(2, 1), "ours": way(1, 1)}},
+            {
+                **{"title": "a clip from disk", "size": 64, "clips": 1, "rounds": 9},
+                "ways": {"plain": way(2, 1), "ours": way(1, 1)},
+            },
         ],
     }
     Path("results").mkdir()
@@ -610,6 +613,7 @@ def test_tables_of_the_benchmark_and_what_a_plan_would_cost(plan):
     assert lines[2] == f"| training, 256x256 | 4 | {measured} |"
     assert lines[3].endswith(f"| 1.0 | {nothing} | {nothing} | {nothing} |")
     assert "2026-01-02, commit abc, PyTorch 2.9, cpu, 2 cores" in lines[-1]
+    assert "medians of 3 to 9 rounds" in lines[-1]
     assert f"| bf16 | 2.00 (1.00–4.00) | {nothing} |" in tables.make("benchmark/ways")
     cost = tables.make("ped2_paper")[-1]
     clips = 60 * (4 * 2486 + 3 * 2550)  # four runs of pred, three of recon

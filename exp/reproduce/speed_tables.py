@@ -6,7 +6,7 @@ from exp.reproduce.cells import NOTHING, Results, markdown, source
 
 
 def median_and_range(times: dict[str, float], scale: float = 1) -> str:
-    """The median and the smallest and largest value; times: exp.benchmark.spread."""
+    """`median (smallest–largest)`, of exp.benchmark.median_of; with two decimals where the median is below 10."""
     middle, low, high = (scale * times[name] for name in ("median", "min", "max"))
     places = 2 if middle < 10 else 0
     return f"{middle:.{places}f} ({low:.{places}f}–{high:.{places}f})"
@@ -43,11 +43,13 @@ def benchmark(_: str, results: Results) -> list[str]:
         "ours, clips per second",
         "ours, share of the machine's peak",
     )
+    counts = sorted({table["rounds"] for table in results["tables"]})
+    rounds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     return [
         *markdown((*header, "plain, GB", "ours, GB"), rows),
         "",
-        f"`python -m exp.benchmark`: medians of rounds in which all take turns, in brackets the smallest and largest."
-        f" {results['date']}, {source(results)}.",
+        f"`python -m exp.benchmark`: medians of {rounds} rounds in which all take turns, in brackets the smallest and"
+        f" largest. {results['date']}, {source(results)}.",
     ]
 
 
