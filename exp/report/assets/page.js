@@ -43,7 +43,7 @@ for (const kind of Object.keys(SERIES).filter((kind) => videos.every((video) => 
   const box = make("input", { type: "checkbox", checked: kind === main, disabled: kind === main });
   const toggle = () => sections.forEach((section) => section.plot.toggle(kind, box.checked));
   box.addEventListener("change", toggle);
-  byId("series").append(make("label", {}, box, make("i", { className: `swatch ${kind}` }), SERIES[kind].name));
+  byId("series").append(make("label", {}, box, make("i", { className: `swatch ${kind === main ? "" : kind}` }), SERIES[kind].name));
   if (kind === main) toggle();
 }
 
@@ -60,14 +60,20 @@ const COLUMNS = [
 ].filter((column) => column.isShown ?? true);
 const rows = videos.map((video) => {
   const link = make("a", { href: `#${video.id}` }, video.name);
-  return make("tr", {}, make("th", { scope: "row" }, link), ...COLUMNS.slice(1).map(() => make("td")));
+  const small = drawScores(video, main, limitsOf(video, main, rule), 400);
+  const spark = make("td", { className: "spark" }, small.node);
+  const row = make("tr", {}, make("th", { scope: "row" }, link), ...COLUMNS.slice(1).map(() => make("td")), spark);
+  return { row, small };
 });
 let order = { column: COLUMNS[0], sign: 1 };
 
 function fillTable() {
-  rows.forEach((row, index) => COLUMNS.slice(1).forEach(({ value, text = String }, k) => {
-    row.cells[k + 1].textContent = text(value(videos[index]));
-  }));
+  rows.forEach(({ row, small }, index) => {
+    COLUMNS.slice(1).forEach(({ value, text = String }, k) => {
+      row.cells[k + 1].textContent = text(value(videos[index]));
+    });
+    small.update(0, 140);
+  });
 }
 
 function sortTable() {
@@ -76,7 +82,7 @@ function sortTable() {
     if (keys[a] === null || keys[b] === null) return (keys[a] === null) - (keys[b] === null); // unknown ones last
     return order.sign * (keys[a] - keys[b]) || a - b;
   });
-  document.querySelector("#table tbody").append(...places.map((index) => rows[index]));
+  document.querySelector("#table tbody").append(...places.map((index) => rows[index].row));
   COLUMNS.forEach(({ cell }, k) => {
     cell.setAttribute("aria-sort", COLUMNS[k] !== order.column ? "none" : order.sign > 0 ? "ascending" : "descending");
   });
@@ -93,11 +99,12 @@ if (byId("table")) {
     });
     document.querySelector("#table thead tr").append(column.cell);
   }
+  document.querySelector("#table thead tr").append(make("th", { scope: "col", className: "spark" }));
 }
 
 // The gallery of alarms -----------------------------------------------------------------------------------------------
 
-const FIRST_CARDS = 8;
+const FIRST_CARDS = data.isStream ? 24 : 6;
 let cardsShown = ""; // which alarms they are of: pictures are not made again for nothing
 
 function fillGallery() {
@@ -119,8 +126,8 @@ function makeCard({ video, alarm, section }) {
   const card = make(
     "button", { type: "button", className: `card ${isFalse(video, alarm) ? "false" : ""}` },
     best ? pictureOf(video, best) : make("span", { className: "none" }, "no picture kept"),
-    make("b", {}, data.isStream ? "" : `${video.name} · `, `${clock(seconds[alarm.start])} to ${clock(seconds[alarm.end])}`),
-    make("span", {}, `frames ${frames[alarm.start]} to ${frames[alarm.end]}`),
+    make("b", {}, data.isStream ? "" : `${video.name} · `, spell(video, alarm)),
+    make("span", {}, alarm.start === alarm.end ? `frame ${frames[alarm.start]}` : `frames ${frames[alarm.start]} to ${frames[alarm.end]}`),
     make("span", {}, `score ${alarm.score.toFixed(2)} at ${clock(seconds[alarm.peak])}`),
     video.labelled ? make("span", {}, isFalse(video, alarm) ? "false alarm" : "labelled abnormal") : "",
   );
@@ -135,8 +142,11 @@ function makeCard({ video, alarm, section }) {
 // The threshold -------------------------------------------------------------------------------------------------------
 
 // The slider goes from 0 to 1; its squares are spread over the thresholds, as the low ones matter most.
-const range = rule && { low: rule.values[0], high: Math.max(rule.values.at(-1), rule.threshold, ...videos.map((video) => video.highest)) };
-const toSlider = (threshold) => Math.sqrt(Math.min(Math.max((threshold - range.low) / (range.high - range.low), 0), 1));
+const range = rule && {
+  low: rule.values[0],
+  high: Math.max(rule.values.at(-1), rule.threshold, ...videos.map((video) => video.highest)),
+};
+const toSlider = (threshold) => Math.sqrt(Math.min(Math.max((threshold - range.low) / (range.high - range.low || 1), 0), 1));
 
 // Take the threshold nearest to this one that a --false_alarm_rate gives, or this one where none does.
 function setThreshold(threshold) {

@@ -1,7 +1,7 @@
 // The curves of one video: a panel for each kind of score, above one another, over the frames.
 
 const HEIGHT = 1000; // of a drawing, in its own units; its width is the number of frames
-const MOST_POINTS = 4000; // longer curves are drawn as the lowest and the highest score of each of half as many parts
+const MOST_POINTS = 4000; // see linePath
 const SERIES = {
   calibrated: { name: "calibrated abnormality", short: "calibrated", format: (x) => x.toFixed(2) },
   abnormality: { name: "abnormality, min–max of the video", short: "abnormality", format: (x) => x.toFixed(3) },
@@ -40,13 +40,14 @@ function spansPath(spans, top, bottom) {
   return spans.map(([first, last]) => `M${first} ${top}H${last + 1}V${bottom}H${first}Z`).join("");
 }
 
-function linePath(values, y) {
+// A longer curve than `most` points is drawn as the lowest and the highest score of each of half as many parts.
+function linePath(values, y, most) {
   const points = [];
-  if (values.length <= MOST_POINTS) {
+  if (values.length <= most) {
     for (let k = 0; k < values.length; k++) points.push(`${k + 0.5} ${y(values[k])}`);
   } else {
-    const size = (2 * values.length) / MOST_POINTS;
-    for (let part = 0; part < MOST_POINTS / 2; part++) {
+    const size = (2 * values.length) / most;
+    for (let part = 0; part < most / 2; part++) {
       let [low, high] = [Infinity, -Infinity];
       const end = Math.min(values.length, Math.floor((part + 1) * size));
       for (let k = Math.floor(part * size); k < end; k++) {
@@ -58,6 +59,37 @@ function linePath(values, y) {
     }
   }
   return `M${points.join("L")}${points.length === 1 ? "h0" : ""}`; // a single frame is a dot
+}
+
+// The drawing of one kind of score between two limits: shaded labels, gaps in time, bars for alarms, and the line.
+function drawScores(video, kind, [low, high], most = MOST_POINTS) {
+  const y = (value) => Math.round(HEIGHT * (1 - (value - low) / (high - low)));
+  const node = draw("svg", { viewBox: `0 0 ${video.count} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" });
+  const bars = { met: draw("path", { class: "alarm" }), missed: draw("path", { class: "false" }) };
+  const breaks = [...video.gaps].filter((k) => k).map((k) => `M${k} 0V${HEIGHT}`).join("");
+  node.append(
+    draw("path", { class: "truth", d: spansPath(video.events, 0, HEIGHT) }),
+    draw("path", { class: "break", d: breaks }),
+    bars.met, bars.missed,
+    draw("path", { class: `line ${kind}`, d: linePath(video[kind], y, most) }),
+  );
+  // the alarms as bars from `top` to `bottom`, those that meet no label hollow
+  const update = (top, bottom) => {
+    const spans = { met: [], missed: [] };
+    for (const alarm of video.alarms) spans[isFalse(video, alarm) ? "missed" : "met"].push([alarm.start, alarm.end]);
+    for (const name of ["met", "missed"]) bars[name].setAttribute("d", spansPath(spans[name], top, bottom));
+  };
+  return { node, y, update };
+}
+
+// The limits of a kind of score of a video, a little wider than its values.
+function limitsOf(video, kind, rule) {
+  if (kind === "abnormality") return [-0.06, 1.14];
+  let [low, high] = [Infinity, -Infinity];
+  for (const value of video[kind]) [low, high] = [Math.min(low, value), Math.max(high, value)];
+  if (kind === "calibrated") [low, high] = [Math.min(low, 0), Math.max(high, 1.25 * rule.threshold)];
+  const room = 0.06 * (high - low || 1);
+  return [low - room, high + (kind === "calibrated" ? 2.4 : 1) * room]; // the bars of the alarms are at the top
 }
 
 class Plot {
@@ -102,23 +134,8 @@ class Plot {
   makePanel(kind) {
     const { video, rule } = this, values = video[kind];
     const isMain = kind === (rule ? "calibrated" : "abnormality");
-    let [low, high] = [Infinity, -Infinity];
-    for (const value of values) [low, high] = [Math.min(low, value), Math.max(high, value)];
-    if (kind === "calibrated") [low, high] = [Math.min(low, 0), Math.max(high, 1.25 * rule.threshold)];
-    if (kind === "abnormality") [low, high] = [0, 1];
-    if (!(high > low)) [low, high] = [low - 0.5, high + 0.5];
-    const room = 0.06 * (high - low);
-    [low, high] = [low - room, high + (isMain ? 2.4 : 1) * room]; // the bars of the alarms are at the top
-    const y = (value) => Math.round(HEIGHT * (1 - (value - low) / (high - low)));
-    const drawing = draw("svg", { viewBox: `0 0 ${video.count} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" });
-    const bars = { met: draw("path", { class: "alarm" }), missed: draw("path", { class: "false" }) };
-    const breaks = [...video.gaps].filter((k) => k).map((k) => `M${k} 0V${HEIGHT}`).join("");
-    drawing.append(
-      draw("path", { class: "truth", d: spansPath(video.events, 0, HEIGHT) }),
-      draw("path", { class: "break", d: breaks }),
-      bars.met, bars.missed,
-      draw("path", { class: `line ${kind}`, d: linePath(values, y) }),
-    );
+    const [low, high] = limitsOf(video, kind, rule);
+    const { node: drawing, y, update } = drawScores(video, kind, [low, high]);
     const area = make("div", { className: "area" }, drawing);
     const node = make("div", { className: `panel${isMain ? " main" : ""}` }, area, make("span", { className: "name" }, SERIES[kind].name));
     for (const tick of this.ticks(low, high, isMain ? 4 : 2)) {
@@ -129,7 +146,7 @@ class Plot {
       node.append(label);
       area.prepend(line);
     }
-    const panel = { node, area, y, low, high, bars, isMain };
+    const panel = { node, area, y, low, high, update };
     if (isMain) this.addMarks(panel, values);
     if (isMain && rule) this.addHandle(panel);
     return panel;
@@ -176,12 +193,7 @@ class Plot {
   // Draw the alarms of the video, which are those of this threshold.
   update(threshold) {
     const panel = this.panels.get("calibrated");
-    const spans = { met: [], missed: [] };
-    for (const alarm of this.video.alarms) {
-      spans[isFalse(this.video, alarm) ? "missed" : "met"].push([alarm.start, alarm.end]);
-    }
-    panel.bars.met.setAttribute("d", spansPath(spans.met, 8, 56));
-    panel.bars.missed.setAttribute("d", spansPath(spans.missed, 8, 56));
+    panel.update(8, 56);
     panel.handle.style.top = `${Math.min(Math.max(panel.y(threshold) / (HEIGHT / 100), 0), 100)}%`;
     panel.handle.firstChild.textContent = threshold.toFixed(2);
     this.describe(this.place);

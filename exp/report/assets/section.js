@@ -7,6 +7,12 @@ function pictureOf(video, { jpeg, place }) {
   return make("img", { src: `data:image/jpeg;base64,${jpeg}`, alt: `frame ${video.frames[place]} of ${video.name}`, decoding: "async" });
 }
 
+// "6.0 to 6.3 s", or "2.7 s" where an alarm is one frame long
+function spell({ seconds }, { start, end }) {
+  const [first, last] = [clock(seconds[start]), clock(seconds[end])];
+  return first === last ? first : `${first.replace(/ s$/, "")} to ${last}`;
+}
+
 class Section {
   constructor(video, rule, drag) {
     Object.assign(this, { video, rule });
@@ -15,10 +21,12 @@ class Section {
     this.chips = make("div", { className: "chips" });
     const heading = make("h3", {}, make("a", { href: `#${video.id}` }, video.name), " ", this.counts);
     this.stage = make("div", { className: "stage" });
-    this.node = make("section", { id: video.id, className: "video" }, heading, this.stage, this.plot.node, this.chips);
+    this.node = make("section", { id: video.id, className: "video" }, heading, this.stage, this.plot.node);
     if (video.source) this.stage.append(this.makePlayer());
-    if (video.pictures.length && !data.isStream) this.stage.append(this.makePictures());
-    this.stage.hidden = !this.stage.children.length;
+    const side = make("div", { className: "side" });
+    if (video.pictures.length && !data.isStream) side.append(this.makePictures());
+    side.append(this.chips);
+    this.stage.append(side);
     this.node.addEventListener("keydown", (event) => this.press(event));
   }
 
@@ -35,12 +43,17 @@ class Section {
       this.player = null;
       frame.replaceChildren(make("p", { className: "missing" }, `The annotated video cannot be played: ${this.video.path} is not beside this page, or it is damaged.`));
     });
-    for (const event of ["timeupdate", "seeked"]) player.addEventListener(event, () => this.follow(player.currentTime));
-    const every = (now, { mediaTime }) => {
-      if (!player.paused) this.follow(mediaTime);
+    const seek = () => player.seeking || this.follow(player.currentTime);
+    player.addEventListener("seeked", seek);
+    if (player.requestVideoFrameCallback) {
+      const every = (_, { mediaTime }) => {
+        if (!player.paused && !player.seeking) this.follow(mediaTime);
+        player.requestVideoFrameCallback(every);
+      };
       player.requestVideoFrameCallback(every);
-    };
-    player.requestVideoFrameCallback?.(every);
+    } else {
+      player.addEventListener("timeupdate", seek);
+    }
     this.player = player;
     frame.append(player);
     return frame;
@@ -69,7 +82,6 @@ class Section {
     if (!this.player) return;
     const { seconds } = this.video; // the annotated video begins with the first scored frame
     const end = seconds[place + 1] ?? seconds[place] + 0.02;
-    this.target = place;
     this.player.preload = "auto";
     this.player.currentTime = (seconds[place] + Math.min(end, seconds[place] + 0.1)) / 2 - seconds[0];
   }
@@ -90,7 +102,7 @@ class Section {
       this.go(Math.min(Math.max(place + length * step, 0), count - 1));
     } else if (event.key === "n" || event.key === "p") {
       const next = event.key === "n" ? alarms.find((one) => one.start > place) : alarms.findLast((one) => one.end < place);
-      if (next) this.go(event.key === "n" ? next.start : next.start);
+      if (next) this.go(next.start);
     } else if (event.key === " " && event.target !== this.player) {
       if (this.player) this.player.paused ? this.player.play() : this.player.pause();
     } else {
@@ -106,7 +118,7 @@ class Section {
     if (!this.rule) return;
     this.plot.update(threshold);
     const shown = video.alarms.slice(0, MOST_CHIPS).map((alarm) => {
-      const words = `${clock(video.seconds[alarm.start])} to ${clock(video.seconds[alarm.end])}, highest ${alarm.score.toFixed(2)}`;
+      const words = `${spell(video, alarm)}, highest ${alarm.score.toFixed(2)}`;
       const chip = make("button", { type: "button", className: isFalse(video, alarm) ? "false" : "alarm" }, words);
       chip.addEventListener("click", () => this.go(alarm.peak));
       return chip;
