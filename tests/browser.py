@@ -120,15 +120,21 @@ class Browser:
         look = f"(done => {{ const look = () => ({condition}) ? done(true) : requestAnimationFrame(look); look(); }})"
         self.run(f"new Promise({look})")
 
-    def point(self, kind: str, x: float, y: float) -> None:
-        """Move, press or release the mouse at a place of the window."""
-        button = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
-        held = {"buttons": 1} if kind == "mousePressed" else {}
-        self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button, **held)
+    def hover(self, x: float, y: float) -> None:
+        """Move the mouse to a place of the window."""
+        self.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def drag(self, x: float, y: float, to_y: float) -> None:
+        """Press the mouse at a place of the window, move it up or down, and release it."""
+        held = {"button": "left", "buttons": 1, "clickCount": 1}
+        self.hover(x, y)
+        self.send("Input.dispatchMouseEvent", type="mousePressed", x=x, y=y, **held)
+        if to_y != y:
+            self.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=to_y, button="left", buttons=1)
+        self.send("Input.dispatchMouseEvent", type="mouseReleased", x=x, y=to_y, button="left", clickCount=1)
 
     def click(self, x: float, y: float) -> None:
-        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
-            self.point(kind, x, y)
+        self.drag(x, y, y)
 
     def press(self, key: str, code: int, shift: bool = False) -> None:
         """Press a key and release it; code: its Windows virtual key code."""

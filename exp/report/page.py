@@ -1,44 +1,32 @@
-"""report.html: an evaluation or a watched stream as one page, which any current browser opens from disk, offline.
+"""What report.html shows: an evaluation, or a watched stream, as one page that any current browser opens offline.
 
-The page holds the scores of all frames, pictures of the highest peaks, one style sheet and one script; nothing is
-fetched but the annotated videos, where they lie beside it. The script lets the threshold be moved and follows with
-alarms and measures: assets/alarms.js does what exp/scoring/alarms.py does, and tests hold the two together. A content
-security policy allows this style sheet and this script alone, by their digests.
+The page holds the scores of all frames and pictures of the highest peaks, and plays the annotated videos where they lie
+beside it. Its threshold can be moved, and alarms and measures follow: assets/alarms.js does what exp/scoring/alarms.py
+does, and tests hold the two together. exp/report/page_file.py writes it:
 
     write_page(path, page_of_evaluation(result, decisions, rule, about, frame_at, "videos"))
     write_page(path, page_of_stream(name, scores, rule, about, pictures, "annotated.mp4"))
 """
 
-import base64
-import hashlib
-import os
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import cv2
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
-from data.labels import intervals
 from exp.flags import Span
-from exp.report.files import MOSTLY, metric_lines
+from exp.report.files import metric_lines
 from exp.report.score_curves import peaks
 from exp.scoring.alarms import Decisions
 from exp.scoring.calibration import Calibration
-from exp.scoring.evaluation import Evaluation, auc_by_video, rate_of
+from exp.scoring.evaluation import Evaluation, auc_by_video
 from exp.scoring.score import Scoring
-from utils import one_line, write_text
+from utils import one_line
 
-ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("alarms.js", "plot.js", "section.js", "page.js")
 STREAM_FRAMES = 200_000  # the page of a stream shows so many at most, the last ones: it stays below 10 MB
 STREAM_PICTURES = 200  # and so many pictures, those of the highest scores
 PICTURE_WIDTH, PICTURE_QUALITY = 240, 75
-EXACT = 2048  # that many of the highest scores of a calibration are kept as they are
 RESULTS = {  # fields of exp.scoring.evaluation.Metrics and their names; the interval of `x` is the field `x_interval`
     "auc": "AUC",
     "copy_auc": "AUC of copying the last frame",
@@ -242,94 +230,3 @@ def _facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _is_avenue(about: Mapping[str, Any]) -> bool:
     return about.get("dataset_type") == "avenue"
-
-
-# The file -------------------------------------------------------------------------------------------------------------
-
-
-def write_page(path: Path, page: Page) -> None:
-    """Write report.html whole. Raises InputError where it cannot be written."""
-    style, script = ((ASSETS / "page.css").read_text("utf-8"), "".join((ASSETS / s).read_text("utf-8") for s in SCRIPTS))
-    environment = Environment(
-        loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    html = environment.get_template("page.html").render(
-        page=page,
-        has_rule=isinstance(page.rule, AlarmRule),
-        has_labels=any(curve.labels is not None for curve in page.curves),
-        frames=sum(len(curve.frames) for curve in page.curves),
-        data=_data(page),
-        style=Markup(style),  # the page's own files, not data
-        script=Markup(script),
-        style_digest=_digest(style),
-        script_digest=_digest(script),
-    )
-    write_text(path, html)
-
-
-def _digest(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _data(page: Page) -> dict[str, Any]:
-    """What the script reads: plain JSON, arrays as base64 of their little-endian bytes."""
-    rule = None
-    if isinstance(page.rule, AlarmRule):
-        places, values = _knots(page.rule.own_scores)
-        rule = {
-            "threshold": page.rule.threshold,
-            "rate": page.rule.false_alarm_rate,
-            "gap": page.rule.merge_gap.amount,
-            "gapUnit": page.rule.merge_gap.unit,
-            "places": _packed(places, "<u4"),
-            "values": _packed(values, "<f8"),
-            "mostly": MOSTLY,
-        }
-    return {"isStream": page.is_stream, "rule": rule, "videos": [_video(curve) for curve in page.curves]}
-
-
-def _video(curve: Curve) -> dict[str, Any]:
-    """A video for the script. What decides on alarms keeps all its digits, so that they are the same as in Python."""
-    starts = np.flatnonzero(np.diff(curve.frames, prepend=curve.frames[0] - 2) != 1)  # of runs of consecutive frames
-    place = {frame: k for k, frame in enumerate(curve.frames.tolist())}
-    labels = None if curve.labels is None else intervals(curve.labels)
-    return {
-        "name": one_line(curve.name),
-        "count": len(curve.frames),
-        "runs": [[int(k), int(curve.frames[k])] for k in starts],
-        "seconds": _packed(curve.seconds, "<f8"),
-        "calibrated": _packed(curve.calibrated, "<f8"),
-        "abnormality": _packed(curve.abnormality, "<f4"),
-        "psnr": _packed(curve.psnr, "<f4"),
-        "distance": _packed(curve.distance, "<f4"),
-        "events": labels and [[int(first), int(last)] for first, last in labels],
-        "labelled": labels is not None,
-        "gaps": [] if curve.gaps is None else np.flatnonzero(curve.gaps).tolist(),
-        "hours": len(curve.frames) / rate_of(curve.seconds) / 3600,
-        "auc": curve.auc,
-        "pictures": [
-            {"place": place[picture.frame], "jpeg": base64.b64encode(picture.jpeg).decode()}
-            for picture in curve.pictures
-        ],
-        "source": curve.video and quote(os.fsencode(curve.video)),
-        "path": curve.video and one_line(curve.video),
-    }
-
-
-def _packed(values: np.ndarray | None, kind: str) -> str | None:
-    return None if values is None else base64.b64encode(np.asarray(values).astype(kind).tobytes()).decode()
-
-
-def _knots(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places (k,) in the sorted scores (n,) and the scores there, between which quantiles are interpolated.
-
-    The highest scores, which the thresholds of small rates lie between, are all there; below them, of many scores some.
-    """
-    values = np.sort(np.asarray(scores, dtype=np.float64))
-    count = len(values)
-    from_top = np.arange(min(EXACT, count))
-    if count > EXACT:
-        from_top = np.union1d(from_top, np.geomspace(EXACT, count, EXACT // 2).round().astype(int) - 1)
-    places = np.sort(count - 1 - from_top)
-    return places, values[places]

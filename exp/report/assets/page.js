@@ -53,7 +53,7 @@ const percent = (share) => (share === null ? "–" : `${(100 * share).toFixed(2)
 const COLUMNS = [
   { name: "video", value: (_, index) => index },
   { name: "AUC", value: (video) => video.auc, text: percent, isShown: videos.some((video) => video.labelled) },
-  { name: "frames", value: (video) => video.count, text: (x) => x.toLocaleString("en") },
+  { name: "frames", isMinor: true, value: (video) => video.count, text: (x) => x.toLocaleString("en") },
   { name: "abnormal frames", value: (video) => (video.labelled ? video.abnormal : null), text: (x) => x?.toLocaleString("en") ?? "–", isShown: videos.some((video) => video.labelled) },
   { name: "alarms", value: (video) => video.alarms.length, isShown: Boolean(rule) },
   { name: "highest score", value: (video) => video.highest, text: (x) => x.toFixed(2) },
@@ -62,7 +62,7 @@ const rows = videos.map((video) => {
   const link = make("a", { href: `#${video.id}` }, video.name);
   const small = drawScores(video, main, limitsOf(video, main, rule), 400);
   const spark = make("td", { className: "spark" }, small.node);
-  const row = make("tr", {}, make("th", { scope: "row" }, link), ...COLUMNS.slice(1).map(() => make("td")), spark);
+  const row = make("tr", {}, make("th", { scope: "row" }, link), ...COLUMNS.slice(1).map(({ isMinor }) => make("td", { className: isMinor ? "minor" : "" })), spark);
   return { row, small };
 });
 let order = { column: COLUMNS[0], sign: 1 };
@@ -91,7 +91,7 @@ function sortTable() {
 if (byId("table")) {
   for (const column of COLUMNS) {
     const button = make("button", { type: "button" }, column.name);
-    column.cell = make("th", { scope: "col" }, button);
+    column.cell = make("th", { scope: "col", className: column.isMinor ? "minor" : "" }, button);
     button.addEventListener("click", () => {
       const first = column === COLUMNS[0] ? 1 : -1; // numbers begin with the highest
       order = { column, sign: order.column === column ? -order.sign : first };
