@@ -1,8 +1,8 @@
 """The file report.html: what exp.report.page has, as one page of HTML that asks for nothing.
 
-The parts of the page stand in assets/: a Jinja2 template, which escapes all that it is given, a style sheet and scripts.
-The data is JSON in a script element that is not run, and holds no `<` that could end it. A content security policy
-allows this style sheet and this script alone, by their digests.
+Its parts stand in assets/: a Jinja2 template, which escapes all that it is given, a style sheet and scripts. The data
+is JSON in a script element that is not run, and holds no `<` that could end it. A content security policy allows this
+style sheet and this script alone, by their digests.
 """
 
 import base64

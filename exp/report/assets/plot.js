@@ -201,7 +201,7 @@ class Plot {
 
   makeAxis() {
     const { frames, seconds, count } = this.video, axis = make("div", { className: "axis" });
-    const step = Math.max(1, niceStep(count, 8));
+    const step = Math.max(1, niceStep(count, 10));
     let last = -Infinity; // no two labels within half a step: frames may be missing
     for (let k = 0; k < count; k++) {
       if (frames[k] % step || k - last < step / 2) continue;

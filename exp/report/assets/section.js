@@ -43,8 +43,10 @@ class Section {
       this.player = null;
       frame.replaceChildren(make("p", { className: "missing" }, `The annotated video cannot be played: ${this.video.path} is not beside this page, or it is damaged.`));
     });
-    const seek = () => player.seeking || this.follow(player.currentTime);
-    player.addEventListener("seeked", seek);
+    player.addEventListener("seeked", () => {
+      if (!this.isGoing) this.follow(player.currentTime); // moved by the controls of the video
+      this.isGoing = false; // a server that cannot send parts of a file leaves the video where it was
+    });
     if (player.requestVideoFrameCallback) {
       const every = (_, { mediaTime }) => {
         if (!player.paused && !player.seeking) this.follow(mediaTime);
@@ -52,7 +54,7 @@ class Section {
       };
       player.requestVideoFrameCallback(every);
     } else {
-      player.addEventListener("timeupdate", seek);
+      player.addEventListener("timeupdate", () => player.seeking || this.follow(player.currentTime));
     }
     this.player = player;
     frame.append(player);
@@ -83,6 +85,7 @@ class Section {
     const { seconds } = this.video; // the annotated video begins with the first scored frame
     const end = seconds[place + 1] ?? seconds[place] + 0.02;
     this.player.preload = "auto";
+    this.isGoing = true;
     this.player.currentTime = (seconds[place] + Math.min(end, seconds[place] + 0.1)) / 2 - seconds[0];
   }
 
