@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import time
 from types import SimpleNamespace
 
 import cv2
@@ -11,30 +12,33 @@ import pytest
 from browser import Browser, find_browser
 from conftest import textured
 
+from data.stream import Frame
 from exp.flags import Span
+from exp.report import page_stream
 from exp.report.encoder import VideoFile
-from exp.report.page import (
-    STREAM_FRAMES,
-    AlarmRule,
-    Picture,
-    Result,
-    StreamScores,
-    alarm_rule,
-    page_of_evaluation,
-    page_of_stream,
-    thumbnail,
-)
-from exp.report.page_file import write_page
-from exp.scoring.alarms import Tracker, decide, find_alarms, measure_alarms
+from exp.report.files import Beside
+from exp.report.page import Picture, Result, thumbnail, write_page
+from exp.report.page_evaluation import page_of_evaluation
+from exp.report.page_stream import FRAMES, PICTURES, History
+from exp.scoring.alarms import AlarmRule, Tracker, decide, find_alarms, measure_alarms
 from exp.scoring.calibration import Calibration
 from exp.scoring.evaluation import Evaluation, abnormality, auc_by_video, measure
+from exp.scoring.pixels import PixelMetrics
+from exp.scoring.protocols import protocols
 from exp.scoring.score import Scoring
 
 HOSTILE = "<img src=x onerror=hacked=1>"
 NAMES = ["01", HOSTILE, "</script><script>hacked=1</script>"]
 FPS, FIRST = 10, 4
 SCORING, RATE, GAP = Scoring(th=0.01, alpha=0.6), 0.1, Span(0.3, "s")
-ABOUT = {"dataset_type": "own", "model": "exp/own/pred/log/model.pth", "commit": "abc", "unlike_the_paper": "th 0.02"}
+ABOUT = {
+    "dataset_type": "own",
+    "avenue_labels": "paper",
+    "model": "exp/own/pred/log/model.pth",
+    "commit": "abc",
+    "settings": {"th": 0.02},
+    "unlike_the_paper": "th 0.02",
+}
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +66,20 @@ def evaluation(names=tuple(NAMES), lengths=(60, 40, 50), labels=True):
     truth = [((f > 20) & (f < 36) | (f > 52)).astype(np.uint8) for f in frames]
     truth = [truth[0], *(np.zeros_like(some) for some in truth[1:2]), *([None] * len(truth[2:]))] if labels else None
     scores = abnormality(psnr, distance, seconds, SCORING)
-    columns = frames, seconds, psnr, distance, psnr, [f > 0 for f in frames], scores
+    regular, updated, of_copy = psnr, [f > 0 for f in frames], [p[::-1] for p in psnr]
+    columns = frames, seconds, psnr, distance, regular, updated, of_copy, scores
     return Evaluation(list(names), *columns, truth, [], measure(truth, scores) if labels else None)
 
 
-def page_of(result, normal=None, videos=None, rule=None):
-    normal = normal or calibration()
-    rule = rule or alarm_rule(normal, SCORING, FPS, RATE, GAP)
-    decisions = decide(result, normal, SCORING, RATE, GAP) if isinstance(rule, AlarmRule) else None
-    return page_of_evaluation(result, decisions, rule, ABOUT, picture_of, videos), decisions
+NOISE = np.random.default_rng(0).integers(0, 256, (480, 856, 3), dtype=np.uint8)
+DETAILED = thumbnail(cv2.GaussianBlur(NOISE, (0, 0), 3))  # a picture with more detail than a street has
+
+
+def page_of(result, normal=None, without="", beside=None):
+    """The page of an evaluation and what was decided; without: why there is no calibration."""
+    decisions = None if without else decide(result, normal or calibration(), SCORING, RATE, GAP)
+    beside = beside or Beside(protocols(result, SCORING, decisions.scores if decisions else None))
+    return page_of_evaluation(result, decisions or without, ABOUT, beside, picture_of), decisions
 
 
 def picture_of(video, frame):
@@ -125,7 +134,7 @@ def test_titles_and_facts_stay_text_and_need_not_be_text(browser, tmp_path):
     name = os.fsdecode(b"\xff<b>&amp;\n")
     result = evaluation(names=[name], lengths=(30,))
     page, _ = page_of(result)
-    write_page(tmp_path / "report.html", page._replace(title=HOSTILE, facts=[("model", HOSTILE)], remarks=[HOSTILE]))
+    write_page(tmp_path / "report.html", page._replace(title=HOSTILE, about={"model": HOSTILE}, remarks=[HOSTILE]))
     browser.open(tmp_path / "report.html")
     assert quiet(browser)
     assert browser.run("document.querySelector('h1').textContent") == HOSTILE
@@ -174,7 +183,7 @@ def test_on_paper_the_ground_is_white_and_controls_are_gone(opened):
 
 def test_without_labels_and_without_a_calibration_the_page_says_so(browser, tmp_path):
     result = evaluation(names=["01"], lengths=(30,), labels=False)
-    page, _ = page_of(result, rule="no calibration is there")
+    page, _ = page_of(result, without="no calibration is there")
     write_page(tmp_path / "report.html", page)
     browser.open(tmp_path / "report.html")
     assert quiet(browser)
@@ -195,26 +204,50 @@ def test_a_video_of_one_frame_is_a_dot(browser, tmp_path):
     assert browser.run("document.querySelector('.video path.line').getAttribute('d')").endswith("h0")
 
 
-def test_intervals_are_shown_where_they_are_known():
+def test_the_result_is_at_the_top_with_all_that_is_known(browser, tmp_path):
     result = evaluation()
-    known = SimpleNamespace(**result.metrics._asdict(), auc_interval=(0.6, 0.9), copy_auc=0.75, pixel_auc=None)
-    page, _ = page_of(result._replace(metrics=known))
-    names = {one.name: one for one in page.results}
-    assert names["AUC"].interval == (0.6, 0.9)
-    assert names["AUC of copying the last frame"] == Result("AUC of copying the last frame", 0.75)
-    assert "pixel AUC" not in names
+    found, pixels = protocols(result, SCORING, None), PixelMetrics(0.81, 0.62, 0.73, 0.01, 97, 2)
+    page, _ = page_of(result, beside=Beside(found, pixels))
+    auc, copied, eer, precision, macro, pixel = page.results
+    assert auc == Result("AUC", *found.network["published"])
+    assert auc.value == pytest.approx(result.metrics.auc)
+    assert auc.low <= auc.value <= auc.high
+    assert auc.low < auc.high
+    assert copied == Result("AUC of copying the previous frame", *found.copy["published"])
+    assert (eer.value, precision.value) == (result.metrics.eer, result.metrics.average_precision)
+    assert macro.value == pytest.approx(result.metrics.macro_auc)
+    assert pixel.value == 0.81
+    write_page(tmp_path / "report.html", page)
+    browser.open(tmp_path / "report.html")
+    top = browser.run("document.querySelector('.results').innerText").replace("\u202f", " ")
+    for one in page.results:
+        assert f"{one.name}\n{100 * one.value:.2f} %" in top
+    assert f"95 % interval {100 * auc.low:.1f} to {100 * auc.high:.1f}" in top
+    assert "mean over 1 of 3 videos" in top
+    assert "feature distance 62.00 %, copying 73.00 %" in top
+    browser.run("document.querySelector('.facts').open = true")
+    facts = browser.run("document.querySelector('.facts').innerText")
+    for words in ("own", "exp/own/pred/log/model.pth", "abc", "th 0.02", time.strftime("%Y-%m-")):
+        assert words in facts
+
+
+def test_what_is_not_known_is_not_at_the_top():
+    of_recon = evaluation()._replace(psnr_of_copy=None)
+    page, _ = page_of(of_recon, beside=Beside(protocols(of_recon, SCORING, None), None, "3 masks are missing"))
+    assert [one.name for one in page.results] == ["AUC", "EER", "average precision", "macro AUC"]
+    assert page.remarks == ["unlike the paper: th 0.02", "no pixel-level AUC: 3 masks are missing"]
+    one_video = evaluation(names=["01"], lengths=(60,))
+    assert page_of(one_video)[0].results[0].low is None  # an interval needs two videos
 
 
 def test_a_page_of_the_size_of_shanghaitech_stays_below_ten_megabytes(tmp_path, browser):
     lengths = [381] * 106 + [40791 - 106 * 381]
     result, rng = evaluation(), np.random.default_rng(0)
     page, _ = page_of(result)
-    noise = rng.integers(0, 256, (480, 856, 3), dtype=np.uint8)
-    jpeg = thumbnail(cv2.GaussianBlur(noise, (0, 0), 3))  # more detail than a street has
     curves = []
     for number, length in enumerate(lengths):
         columns = {name: rng.normal(size=length) for name in ("psnr", "distance", "abnormality", "calibrated")}
-        frames, pictures = np.arange(length) + FIRST, [Picture(FIRST + 70 * k, jpeg) for k in range(5)]
+        frames, pictures = np.arange(length) + FIRST, [Picture(FIRST + 70 * k, DETAILED) for k in range(5)]
         columns |= {"frames": frames, "seconds": frames / 24, "labels": (frames // 50 % 2).astype(np.uint8)}
         curves.append(page.curves[0]._replace(name=f"{number:03d}", pictures=pictures, **columns))
     write_page(tmp_path / "report.html", page._replace(curves=curves))
@@ -419,7 +452,7 @@ def played(browser, tmp_path):
         for k, seconds in enumerate(result.seconds[video]):
             file.add(np.full((64, 96, 3), 4 * k, dtype=np.uint8), float(seconds))
         file.finish()
-    page, _ = page_of(result, videos="videos")
+    page, _ = page_of(result)
     write_page(tmp_path / "report.html", page)
     browser.resize(1280)
     browser.open(tmp_path / "report.html")
@@ -428,6 +461,7 @@ def played(browser, tmp_path):
 
 # `shown` is the time in the file of the frame that is on the screen
 WATCH = """{
+    window.shown = null;
     const { player } = sections[%d];
     const look = (_, { mediaTime }) => { window.shown = mediaTime; player.requestVideoFrameCallback(look); };
     player.requestVideoFrameCallback(look);
@@ -437,14 +471,14 @@ WATCH = """{
 @pytest.mark.parametrize("video", [0, 1])
 def test_a_click_on_the_curve_seeks_the_video_which_really_decodes(played, video):
     browser, count = played.browser, len(played.result.frames[video])
-    box = browser.box(f"#video-{video + 1} .panel.main")
+    browser.box(f"#video-{video + 1}")  # videos are opened when they come into sight
     browser.until(f"sections[{video}].player.readyState >= 1")
+    box = browser.box(f"#video-{video + 1} .panel.main")
     assert browser.run(f"[sections[{video}].player.videoWidth, sections[{video}].player.videoHeight]") == [96, 64]
     browser.run(WATCH % video)
-    browser.until("window.shown !== undefined")
     for place in (25, 7):
         browser.click(box["left"] + box["width"] * (place + 0.5) / count, box["top"] + 0.8 * box["height"])
-        browser.until(f"Math.abs(shown - {place / FPS}) < 1e-3 && !sections[{video}].player.seeking")
+        browser.until(f"shown !== null && Math.abs(shown - {place / FPS}) < 1e-3 && !sections[{video}].player.seeking")
         assert browser.run(f"sections[{video}].plot.place") == place
         assert browser.run(f"sections[{video}].player.currentTime") == pytest.approx((place + 0.5) / FPS, abs=1e-3)
     words = browser.run(f"sections[{video}].plot.readout.innerText")
@@ -544,42 +578,37 @@ def test_a_browser_without_h264_is_told_so(played):
 # Streams --------------------------------------------------------------------------------------------------------------
 
 
-def stream_scores(count=400, gap_at=150):
+def watched(count=400, gap_at=150):
+    """A stream of `count` scored frames, its rule, and its alarms: a gap ends one, as exp.report.recorder has it."""
     rng = np.random.default_rng(3)
     frames = np.arange(count) + FIRST
     frames[gap_at:] += 90  # frames of the gap, and those that the first clip behind it needs
-    gaps = np.zeros(count, dtype=bool)
-    gaps[gap_at] = True
-    scores = rng.normal(0, 1, count)
+    scores = rng.normal(0, 0.1, count)
     scores[gap_at - 5 : gap_at + 5] = 5  # in alarm on both sides of the gap
-    scores[300:320] = 4
-    return StreamScores(frames, frames / 25, rng.normal(30, 1, count), rng.random(count), scores, gaps, count)
-
-
-def alarms_of_stream(scores, rule):
-    """As exp.report.recorder does it: a gap ends the alarm."""
-    tracker, found = Tracker(rule.threshold, rule.merge_gap), []
-    for frame, seconds, score, gap in zip(
-        *(x.tolist() for x in (scores.frames, scores.seconds, scores.calibrated, scores.gaps)), strict=True
-    ):
-        if gap:
+    scores[300:320] = 6 + rng.random(20)
+    rule = AlarmRule(3.5, Span(10, "s"), 0.1, calibration().own_scores(SCORING, 25))
+    history, tracker, found = History(), Tracker(rule.threshold, rule.merge_gap), []
+    for k, (index, score) in enumerate(zip(frames.tolist(), scores.tolist(), strict=True)):
+        frame = Frame(index, index / 25, textured("stream", index, (24, 36)), k == gap_at, True, None)
+        if frame.gap:
             found.append(tracker.finish())
-        found.append(tracker.add(frame, seconds, score))
-    return [alarm for alarm in (*found, tracker.finish()) if alarm]
+        found.append(tracker.add(index, frame.seconds, score))
+        history.add(frame, 30 + score, 0.01, score, tracker.alarm)
+    return history, rule, [alarm for alarm in (*found, tracker.finish()) if alarm]
 
 
 def test_a_stream_shows_its_alarms_first_each_with_its_picture(browser, tmp_path):
-    scores = stream_scores()
-    rule = AlarmRule(3.5, Span(10, "s"), 0.1, calibration().own_scores(SCORING, 25))
-    alarms = alarms_of_stream(scores, rule)
+    history, rule, alarms = watched()
     assert len(alarms) == 2  # only the gap parts them
-    pictures = {alarm.peak: thumbnail(textured("stream", alarm.peak, (24, 36))) for alarm in alarms}
-    write_page(tmp_path / "report.html", page_of_stream("door <1>.mp4", scores, rule, {"model": "m"}, pictures, None))
+    page = history.page("door <1>.mp4", rule, {"model": "m"}, "annotated.mp4")
+    write_page(tmp_path / "report.html", page)
     browser.open(tmp_path / "report.html")
     assert quiet(browser)
-    places = {frame: k for k, frame in enumerate(scores.frames.tolist())}
+    (curve,) = page.curves
+    places = {frame: k for k, frame in enumerate(curve.frames.tolist())}
     expected = [[places[a.start], places[a.end], places[a.peak], a.score] for a in alarms]
     assert browser.run(LIST) == [expected]
+    assert [picture.frame for picture in curve.pictures] == [alarm.peak for alarm in alarms]
     cards = browser.run(
         "[...document.querySelectorAll('.card')].map(card => [card.innerText, card.querySelectorAll('img').length])"
     )
@@ -593,17 +622,34 @@ def test_a_stream_shows_its_alarms_first_each_with_its_picture(browser, tmp_path
     assert browser.run("document.querySelector('h1').textContent") == "door <1>.mp4"
 
 
-def test_of_a_long_stream_the_end_is_shown_and_the_page_says_so(tmp_path, browser):
-    count = STREAM_FRAMES + 5000
-    scores = stream_scores(count)
-    rule = AlarmRule(3.5, Span(1, "s"), 0.1, calibration().own_scores(SCORING, 25))
-    pictures = {int(frame): b"jpeg" for frame in scores.frames[::300]}
-    page = page_of_stream("0", scores, rule, {}, pictures, None)
-    assert len(page.curves[0].frames) == STREAM_FRAMES
-    assert page.curves[0].frames[-1] == scores.frames[-1]
-    write_page(tmp_path / "report.html", page._replace(curves=[page.curves[0]._replace(pictures=[])]))
+def test_of_a_long_stream_the_end_is_shown_and_the_page_says_so(tmp_path, browser, monkeypatch):
+    history, rule, alarms = watched()
+    whole = history.page("0", rule, {}, "annotated.mp4").curves[0]
+    monkeypatch.setattr(page_stream, "FRAMES", 120)
+    monkeypatch.setattr(page_stream, "PICTURES", 1)
+    history = watched()[0]
+    page = history.page("0", rule, {}, "annotated.mp4")
+    (curve,) = page.curves
+    for field in ("frames", "seconds", "psnr", "calibrated", "gaps"):
+        np.testing.assert_array_equal(getattr(curve, field), getattr(whole, field)[-120:])
+    best = max(alarms, key=lambda alarm: alarm.score)
+    assert [picture.frame for picture in curve.pictures] == [best.peak]
+    write_page(tmp_path / "report.html", page)
+    browser.open(tmp_path / "report.html")
+    assert quiet(browser)
+    assert "the last 120 of 400 frames: scores.csv and alarms.csv" in browser.run("document.body.innerText")
+
+
+def test_the_longest_page_of_a_stream_stays_below_ten_megabytes(tmp_path, browser):
+    history, rule, _ = watched()
+    (curve,) = history.page("0", rule, {}, "").curves
+    longer = {name: np.resize(getattr(curve, name), FRAMES) for name in ("psnr", "distance", "calibrated", "gaps")}
+    frames = np.arange(FRAMES)
+    pictures = [Picture(int(frame), DETAILED) for frame in frames[:: FRAMES // PICTURES]]
+    longer |= {"frames": frames, "seconds": frames / 25, "pictures": pictures}
+    page = history.page("0", rule, {}, "")._replace(curves=[curve._replace(**longer)])
+    write_page(tmp_path / "report.html", page)
     assert (tmp_path / "report.html").stat().st_size < 10e6
     browser.open(tmp_path / "report.html")
     assert quiet(browser)
-    assert f"last {STREAM_FRAMES:,} of {count:,} frames" in browser.run("document.body.innerText")
-    assert browser.run("videos[0].count") == STREAM_FRAMES
+    assert browser.run("videos[0].count") == FRAMES

@@ -1,41 +1,38 @@
-"""What report.html shows: an evaluation, or a watched stream, as one page that any current browser opens offline.
+"""report.html: an evaluation or a watched stream as one page that any current browser opens, offline.
 
-The page holds the scores of all frames and pictures of the highest peaks, and plays the annotated videos where they lie
+The page holds the scores of all frames and pictures of the highest peaks, and plays the annotated videos that lie
 beside it. Its threshold can be moved, and alarms and measures follow: assets/alarms.js does what exp/scoring/alarms.py
-does, and tests hold the two together. exp/report/page_file.py writes it:
+does, and tests hold the two together.
 
-    write_page(path, page_of_evaluation(result, decisions, rule, about, frame_at, "videos"))
-    write_page(path, page_of_stream(name, scores, rule, about, pictures, "annotated.mp4"))
+assets/ has a Jinja2 template, which escapes all that it is given, a style sheet and scripts. The data is JSON in a
+script element that is not run, and holds no `<` that could end it. A content security policy allows this style sheet
+and this script alone, by their digests.
 """
 
+import base64
+import hashlib
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import cv2
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from exp.flags import Span
-from exp.report.files import metric_lines
-from exp.report.score_curves import peaks
-from exp.scoring.alarms import Decisions
-from exp.scoring.calibration import Calibration
-from exp.scoring.evaluation import Evaluation, auc_by_video
-from exp.scoring.score import Scoring
-from utils import one_line
+from data.intervals import intervals
+from exp.report.files import MOSTLY
+from exp.scoring.alarms import AlarmRule
+from exp.scoring.evaluation import rate_of
+from utils import one_line, write_text
 
-STREAM_FRAMES = 200_000  # the page of a stream shows so many at most, the last ones: it stays below 10 MB
-STREAM_PICTURES = 200  # and so many pictures, those of the highest scores
+ASSETS = Path(__file__).parent / "assets"
+SCRIPTS = ("alarms.js", "plot.js", "section.js", "page.js")
 PICTURE_WIDTH, PICTURE_QUALITY = 240, 75
-RESULTS = {  # fields of exp.scoring.evaluation.Metrics and their names; the interval of `x` is the field `x_interval`
-    "auc": "AUC",
-    "copy_auc": "AUC of copying the last frame",
-    "pixel_auc": "pixel AUC",
-    "eer": "EER",
-    "average_precision": "average precision",
-    "macro_auc": "macro AUC",
-}
-FACTS = {"dataset_type": "data set", "avenue_labels": "labels", "torch": "PyTorch"}  # of `about`, where names differ
+EXACT = 2048  # that many of the highest scores of a calibration are kept as they are
 
 
 class Result(NamedTuple):
@@ -43,18 +40,9 @@ class Result(NamedTuple):
 
     name: str
     value: float  # in [0, 1]
-    interval: tuple[float, float] | None = None
+    low: float | None = None  # the ends of its interval
+    high: float | None = None
     note: str = ""
-
-
-class AlarmRule(NamedTuple):
-    """What makes alarms of calibrated scores, and what the page needs to move the threshold."""
-
-    threshold: float
-    merge_gap: Span
-    false_alarm_rate: float  # which the threshold comes from
-    own_scores: np.ndarray  # (n,) of the calibration's own frames: the quantiles that a rate stands for
-    caveat: str = ""  # what is wrong with the threshold
 
 
 class Picture(NamedTuple):
@@ -75,7 +63,7 @@ class Curve(NamedTuple):
     labels: np.ndarray | None
     auc: float | None
     pictures: list[Picture]
-    video: str | None  # the annotated video, relative to the page; None where there is none
+    video: str  # where its annotated video is, relative to the page, if there is one
     gaps: np.ndarray | None = None  # bool, whether time is missing before a frame: no alarm goes across
 
 
@@ -85,22 +73,10 @@ class Page(NamedTuple):
     title: str
     results: list[Result]
     remarks: list[str]  # what to know of the results
-    facts: list[tuple[str, str]]
+    about: Mapping[str, Any]  # where they come from
     rule: AlarmRule | str  # or why there is none
     curves: list[Curve]
     is_stream: bool = False
-
-
-class StreamScores(NamedTuple):
-    """The frames of a stream that were scored, (n,) each: all, or the last STREAM_FRAMES of `total`."""
-
-    frames: np.ndarray
-    seconds: np.ndarray
-    psnr: np.ndarray
-    distance: np.ndarray
-    calibrated: np.ndarray
-    gaps: np.ndarray  # bool, whether time is missing before a frame
-    total: int
 
 
 def thumbnail(picture: np.ndarray) -> bytes:
@@ -112,121 +88,105 @@ def thumbnail(picture: np.ndarray) -> bytes:
     return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY])[1].tobytes()
 
 
-def alarm_rule(
-    normal: Calibration, scoring: Scoring, fps: float, false_alarm_rate: float, merge_gap: Span
-) -> AlarmRule:
-    """The rule by which exp.scoring.alarms.decide makes alarms of videos with this frame rate, and the Recorder too."""
-    return AlarmRule(
-        threshold=normal.threshold(scoring, false_alarm_rate, fps),
-        merge_gap=merge_gap,
-        false_alarm_rate=false_alarm_rate,
-        own_scores=normal.own_scores(scoring, fps),
-        caveat=normal.caveat(scoring, false_alarm_rate),
+def write_page(path: Path, page: Page) -> None:
+    """Write report.html whole, with the annotated videos that are there by now. Raises InputError where it cannot."""
+    style, script = ("".join((ASSETS / name).read_text("utf-8") for name in names) for names in (["page.css"], SCRIPTS))
+    environment = Environment(
+        loader=FileSystemLoader(ASSETS),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-
-
-def page_of_evaluation(
-    result: Evaluation,
-    decisions: Decisions | None,
-    rule: AlarmRule | str,
-    about: Mapping[str, Any],
-    frame_at: Callable[[int, int], np.ndarray],
-    videos: str | None,
-) -> Page:
-    """The page of a data set.
-
-    rule: how `decisions` were made, or why there are none; about: what evaluation.json says beside the metrics;
-    frame_at: place of a video, index of a frame in it -> uint8 (h, w, 3) BGR; videos: the folder of the annotated
-    videos beside the page, each named like its video, or None.
-    """
-    aucs = auc_by_video(result)
-    curves = []
-    for video, name in enumerate(result.videos):
-        calibrated = decisions.scores[video] if decisions else None
-        shown = peaks(result.abnormality[video] if calibrated is None else calibrated)
-        frames = [int(result.frames[video][k]) for k in shown]
-        curves.append(
-            Curve(
-                name=name,
-                frames=result.frames[video],
-                seconds=result.seconds[video],
-                psnr=result.psnr[video],
-                distance=result.distance[video],
-                abnormality=result.abnormality[video],
-                calibrated=calibrated,
-                labels=result.labels[video] if result.labels else None,
-                auc=aucs[name],
-                pictures=[Picture(frame, thumbnail(frame_at(video, frame))) for frame in frames],
-                video=f"{videos}/{name}.mp4" if videos else None,
-            )
-        )
-    remarks = [] if result.metrics else metric_lines(result)
-    if about.get("unlike_the_paper"):
-        remarks.append(f"unlike the paper: {about['unlike_the_paper']}")
-    return Page(one_line(str(about["dataset_type"])), _results(result), remarks, _facts(about), rule, curves)
-
-
-def page_of_stream(
-    name: str,
-    scores: StreamScores,
-    rule: AlarmRule,
-    about: Mapping[str, Any],
-    pictures: Mapping[int, bytes],
-    video: str | None,
-) -> Page:
-    """The page of one file, camera or stream.
-
-    pictures: index of a frame -> its `thumbnail`, at least of the peak of each alarm; video: the annotated video beside
-    the page, or None. Of a long stream the last STREAM_FRAMES frames are shown, which the page says.
-    """
-    kept = scores._replace(**{field: getattr(scores, field)[-STREAM_FRAMES:] for field in StreamScores._fields[:-1]})
-    place = {frame: k for k, frame in enumerate(kept.frames.tolist()) if frame in pictures}
-    highest = sorted(place, key=lambda frame: -kept.calibrated[place[frame]])[:STREAM_PICTURES]
-    curve = Curve(
-        name=name,
-        frames=kept.frames,
-        seconds=kept.seconds,
-        psnr=kept.psnr,
-        distance=kept.distance,
-        abnormality=None,
-        calibrated=kept.calibrated,
-        labels=None,
-        auc=None,
-        pictures=[Picture(frame, pictures[frame]) for frame in sorted(highest)],
-        video=video,
-        gaps=kept.gaps,
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    videos = [_video(path.parent, curve) for curve in page.curves]
+    rule = _rule(page.rule) if isinstance(page.rule, AlarmRule) else None
+    html = environment.get_template("page.html").render(
+        page=page,
+        facts=_facts(page.about),
+        has_rule=rule is not None,
+        has_labels=any(curve.labels is not None for curve in page.curves),
+        has_videos=any(video["source"] for video in videos),
+        frames=sum(len(curve.frames) for curve in page.curves),
+        data={"isStream": page.is_stream, "rule": rule, "videos": videos},
+        style=Markup(style),  # the page's own files, not data
+        script=Markup(script),
+        style_digest=_digest(style),
+        script_digest=_digest(script),
     )
-    remarks = []
-    if len(kept.frames) < scores.total:
-        count = f"the last {len(kept.frames):,} of {scores.total:,} frames"
-        remarks.append(f"{count}: scores.csv and alarms.csv beside this page have all")
-    return Page(one_line(name), [], remarks, _facts(about), rule, [curve], is_stream=True)
+    write_text(path, html)
 
 
-def _results(result: Evaluation) -> list[Result]:
-    """The metrics that are known, in the order of RESULTS."""
-    found = []
-    for field, name in RESULTS.items():
-        value = getattr(result.metrics, field, None)
-        if value is not None:
-            found.append(Result(name, value, getattr(result.metrics, f"{field}_interval", None)))
-            if field == "macro_auc" and result.metrics:
-                note = f"mean of {result.metrics.macro_videos} of {len(result.videos)} videos"
-                found[-1] = found[-1]._replace(note=note)
-    return found
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the page says of its origin: `about` as words, and the date."""
-    found = []
-    for key, value in about.items():
-        if key == "unlike_the_paper" or value in (None, "") or (key == "avenue_labels" and not _is_avenue(about)):
-            continue
+def _facts(about: Mapping[str, Any]) -> dict[str, str]:
+    """Where the page comes from, as words, and the date."""
+    found = {}
+    for name, value in about.items():
         if isinstance(value, Mapping):
-            value = ", ".join(f"{name} {one}" for name, one in value.items() if one is not None)
-        found.append((FACTS.get(key, key), one_line(str(value))))
-    return [*found, ("date", time.strftime("%Y-%m-%d %H:%M"))]
+            value = ", ".join(f"{key} {one}" for key, one in value.items() if one is not None)
+        if value not in (None, ""):
+            found[name] = one_line(str(value))
+    return {**found, "date": time.strftime("%Y-%m-%d %H:%M")}
 
 
-def _is_avenue(about: Mapping[str, Any]) -> bool:
-    return about.get("dataset_type") == "avenue"
+# What the script reads: plain JSON, arrays as base64 of their little-endian bytes -------------------------------------
+
+
+def _rule(rule: AlarmRule) -> dict[str, Any]:
+    places, values = _knots(rule.own_scores)
+    return {
+        "threshold": rule.threshold,
+        "rate": rule.false_alarm_rate,
+        "gap": rule.merge_gap.amount,
+        "gapUnit": rule.merge_gap.unit,
+        "places": _packed(places, "<u4"),
+        "values": _packed(values, "<f8"),
+        "mostly": MOSTLY,
+    }
+
+
+def _video(folder: Path, curve: Curve) -> dict[str, Any]:
+    """A video. What decides on alarms keeps all its digits, so that they are the same as in Python."""
+    starts = np.flatnonzero(np.diff(curve.frames, prepend=curve.frames[0] - 2) != 1)  # of runs of consecutive frames
+    place = {frame: k for k, frame in enumerate(curve.frames.tolist())}
+    has_video = (folder / curve.video).is_file()
+    return {
+        "name": one_line(curve.name),
+        "count": len(curve.frames),
+        "runs": [[int(k), int(curve.frames[k])] for k in starts],
+        "seconds": _packed(curve.seconds, "<f8"),
+        "calibrated": _packed(curve.calibrated, "<f8"),
+        "abnormality": _packed(curve.abnormality, "<f4"),
+        "psnr": _packed(curve.psnr, "<f4"),
+        "distance": _packed(curve.distance, "<f4"),
+        "labelled": curve.labels is not None,
+        "events": [] if curve.labels is None else [list(map(int, event)) for event in intervals(curve.labels)],
+        "gaps": [] if curve.gaps is None else np.flatnonzero(curve.gaps).tolist(),
+        "hours": len(curve.frames) / rate_of(curve.seconds) / 3600,
+        "auc": curve.auc,
+        "pictures": [
+            {"place": place[picture.frame], "jpeg": base64.b64encode(picture.jpeg).decode()}
+            for picture in curve.pictures
+        ],
+        "source": quote(os.fsencode(curve.video)) if has_video else None,
+        "path": one_line(curve.video),
+    }
+
+
+def _packed(values: np.ndarray | None, kind: str) -> str | None:
+    return None if values is None else base64.b64encode(np.asarray(values).astype(kind).tobytes()).decode()
+
+
+def _knots(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places (k,) in the sorted scores (n,) and the scores there, between which quantiles are interpolated.
+
+    The highest scores, which the thresholds of small rates lie between, are all there; of the others, if many, some.
+    """
+    values = np.sort(np.asarray(scores, dtype=np.float64))
+    count = len(values)
+    sparse = np.geomspace(1, count, EXACT // 2).round().astype(int) - 1
+    places = np.unique([*range(max(0, count - EXACT), count), *sparse, *(count - 1 - sparse)])
+    return places, values[places]

@@ -16,10 +16,9 @@ function readVideo(video, index) {
     const [start, first] = runs[run];
     for (let k = start; k < runs[run + 1][0]; k++) frames[k] = first + k - start;
   }
-  const events = video.events ?? [];
   return {
-    ...video, id: `video-${index + 1}`, frames, events, alarms: [],
-    abnormal: events.reduce((sum, [first, last]) => sum + last - first + 1, 0),
+    ...video, id: `video-${index + 1}`, frames, alarms: [],
+    abnormal: video.events.reduce((sum, [first, last]) => sum + last - first + 1, 0),
     gaps: new Set(video.gaps),
     seconds: unpack(video.seconds, Float64Array),
     calibrated: unpack(video.calibrated, Float64Array),
