@@ -1,9 +1,11 @@
 """report.html: what it says is what exp computes, in a real browser, offline and whatever videos are called."""
 
+import csv
 import json
 import os
 import re
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -11,7 +13,9 @@ import numpy as np
 import pytest
 from browser import Browser, find_browser
 from conftest import textured
+from helpers import calibrate_run, call, make_run
 
+import Evaluate
 from data.stream import Frame
 from exp.flags import Span
 from exp.report import page_stream
@@ -224,7 +228,7 @@ def test_the_result_is_at_the_top_with_all_that_is_known(browser, tmp_path):
         assert f"{one.name}\n{100 * one.value:.2f} %" in top
     assert f"95 % interval {100 * auc.low:.1f} to {100 * auc.high:.1f}" in top
     assert "mean over 1 of 3 videos" in top
-    assert "feature distance 62.00 %, copying 73.00 %" in top
+    assert "of the squared error; of feature distance 62.00 %; of copying 73.00 %" in top
     browser.run("document.querySelector('.facts').open = true")
     facts = browser.run("document.querySelector('.facts').innerText")
     for words in ("own", "exp/own/pred/log/model.pth", "abc", "th 0.02", time.strftime("%Y-%m-")):
@@ -653,3 +657,59 @@ def test_the_longest_page_of_a_stream_stays_below_ten_megabytes(tmp_path, browse
     browser.open(tmp_path / "report.html")
     assert quiet(browser)
     assert browser.run("videos[0].count") == FRAMES
+
+
+# The script -----------------------------------------------------------------------------------------------------------
+
+OF_CSV = "videos.flatMap(v => v.alarms.map(a => [v.name, ...[a.start, a.end, a.peak].map(k => String(v.frames[k]))]))"
+
+
+@pytest.fixture
+def run(in_its_own_folder, make_videos):
+    videos = make_videos(Path("normal"), {"1": 30})
+    return calibrate_run(make_run(Path("run"), size=(16, 16)), videos)
+
+
+def read_rows(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def test_an_evaluation_has_a_page_that_plays_its_videos(browser, dataset, run, capsys):
+    flags = ["--dataset_type", "own", "--num_workers_test", 0, "--model_dir", run, "--output_dir", "out"]
+    assert call(Evaluate, *flags, "--save_video", "--false_alarm_rate", 0.3) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "report: out/report.html"
+    browser.resize(1280)
+    browser.open(Path("out/report.html"))
+    about = json.loads(Path("out/evaluation.json").read_text())
+    assert f"{100 * about['auc']:.2f} %" in browser.run("document.body.innerText").replace("\u202f", " ")
+    assert browser.run("videos.map(v => [v.name, v.count])") == [["1", 8], ["2", 5]]
+    alarms = read_rows("out/alarms.csv")
+    assert browser.run(OF_CSV) == [[row[key] for key in ("video", "start", "end", "peak")] for row in alarms]
+    for place in (0, 1):
+        browser.box(f"#video-{place + 1}")
+        browser.until(f"sections[{place}].player.readyState >= 1")
+        assert browser.run(f"sections[{place}].player.videoWidth") == 640
+    assert browser.messages == []
+    folder = Path("out").absolute().as_uri()
+    assert all(address.startswith(("data:", folder)) for address in browser.requests)
+    assert call(Evaluate, *flags, "--no_figures") == 0
+    assert "report" not in capsys.readouterr().out
+    assert not Path("out/report.html").exists()
+
+
+def test_a_watched_file_has_a_page_with_its_alarms(browser, run, capsys):
+    file = VideoFile(Path("door.mp4"), 64, 96)
+    for k in range(30):
+        file.add(textured("door", k, (64, 96)), k / FPS)
+    file.finish()
+    assert call(Evaluate, "--model_dir", run, "--video", "door.mp4", "--false_alarm_rate", 0.5, "--merge_gap", 1) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "report: run/watched/door/report.html"
+    browser.open(run / "watched/door/report.html")
+    assert quiet(browser)
+    alarms = [row for row in read_rows(run / "watched/door/alarms.csv") if row["event"] == "ended"]
+    assert browser.run(OF_CSV) == [["door.mp4", *(row[key] for key in ("start", "end", "peak"))] for row in alarms]
+    assert browser.run("document.querySelectorAll('.card img').length") == len(alarms) > 1
+    assert call(Evaluate, "--model_dir", run, "--video", "door.mp4", "--no_figures") == 0
+    assert "report" not in capsys.readouterr().out
+    assert not (run / "watched/door-2/report.html").exists()

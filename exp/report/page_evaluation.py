@@ -74,6 +74,6 @@ def _results(result: Evaluation, beside: Beside) -> list[Result]:
             found.append(Result("macro AUC", *network["macro"], note))
     if pixels and pixels.error is not None:
         others = {"feature distance": pixels.distance, "copying": pixels.error_of_copy}
-        known = [f"{name} {100 * value:.2f} %" for name, value in others.items() if value is not None]
-        found.append(Result("pixel AUC of the squared error", pixels.error, note=", ".join(known)))
+        known = [f"of {name} {100 * value:.2f} %" for name, value in others.items() if value is not None]
+        found.append(Result("pixel AUC", pixels.error, note="; ".join(["of the squared error", *known])))
     return found

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from data.stream import Frame
+from exp.report.files import clock
 from exp.report.page import Curve, Page, Picture, thumbnail
 from exp.scoring.alarms import Alarm, AlarmRule
 
@@ -21,10 +22,12 @@ class History:
     def __init__(self) -> None:
         self.rows = np.zeros(FRAMES, ROW)  # frame k is in row k % FRAMES
         self.count = 0
+        self.began = ""  # when a live source gave the first of all
         self.pictures: dict[int, tuple[float, Picture]] = {}  # first frame of an alarm -> its highest score, its peak
 
     def add(self, frame: Frame, psnr: float, distance: float, score: float, alarm: Alarm | None) -> None:
         """Take a frame, its scores, and the alarm that is under way with it."""
+        self.began = self.began or clock(frame)
         self.rows[self.count % FRAMES] = frame.index, frame.seconds, psnr, distance, score, frame.gap
         self.count += 1
         if alarm and alarm.peak == frame.index:
@@ -54,4 +57,5 @@ class History:
         if len(rows) < self.count:
             count = f"the last {len(rows):,} of {self.count:,} frames"
             remarks.append(f"{count}: scores.csv and alarms.csv beside this page have all")
+        about = {**about, "first frame": self.began}
         return Page(name, [], remarks, about, rule, [curve], is_stream=True)

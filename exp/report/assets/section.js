@@ -23,10 +23,7 @@ class Section {
     this.stage = make("div", { className: "stage" });
     this.node = make("section", { id: video.id, className: "video" }, heading, this.stage, this.plot.node);
     if (video.source) this.stage.append(this.makePlayer());
-    const side = make("div", { className: "side" });
-    if (video.pictures.length && !data.isStream) side.append(this.makePictures());
-    side.append(this.chips);
-    this.stage.append(side);
+    if (!data.isStream) this.stage.append(make("div", { className: "side" }, this.makePictures(), this.chips)); // else the cards lead there
     this.node.addEventListener("keydown", (event) => this.press(event));
   }
 
