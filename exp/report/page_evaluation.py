@@ -66,7 +66,7 @@ def _results(result: Evaluation, beside: Beside) -> list[Result]:
     if metrics:
         found.append(Result("AUC", *network["published"]))
         if copy:
-            found.append(Result("AUC of copying the previous frame", *copy["published"]))
+            found.append(Result("AUC of copying", *copy["published"], "the previous frame is the prediction"))
         found.append(Result("EER", metrics.eer))
         found.append(Result("average precision", metrics.average_precision))
         if metrics.macro_auc is not None:
