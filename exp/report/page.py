@@ -21,7 +21,6 @@ from urllib.parse import quote
 import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from data.intervals import intervals
 from exp.report.files import MOSTLY
@@ -109,8 +108,8 @@ def write_page(path: Path, page: Page) -> None:
         has_videos=any(video["source"] for video in videos),
         frames=sum(len(curve.frames) for curve in page.curves),
         data={"isStream": page.is_stream, "rule": rule, "videos": videos},
-        style=Markup(style),  # the page's own files, not data
-        script=Markup(script),
+        style=style,
+        script=script,
         style_digest=_digest(style),
         script_digest=_digest(script),
     )
