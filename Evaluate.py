@@ -1,8 +1,8 @@
 """Evaluate MNAD: `python Evaluate.py --dataset_type ped2 --model_dir model.pth --m_items_dir m_items.pt`.
 
 Scores every frame of <dataset_path>/<dataset_type>/testing, prints the frame-level AUC and writes scores.csv,
-evaluation.json and figures. Without --model_dir it takes the run that Train.py writes by default. With --video it
-scores one file, camera or stream instead, while it goes on.
+evaluation.json, figures and report.html. Without --model_dir it takes the run that Train.py writes by default. With
+--video it scores one file, camera or stream instead, while it goes on.
 """
 
 import argparse
