@@ -1,8 +1,8 @@
 """Evaluate MNAD: `python Evaluate.py --dataset_type ped2 --model_dir model.pth --m_items_dir m_items.pt`.
 
 Scores every frame of <dataset_path>/<dataset_type>/testing, prints the frame-level AUC and writes scores.csv,
-evaluation.json and figures. Without --model_dir it takes the run that Train.py writes by default. With --video it
-scores one file, camera or stream instead, while it goes on.
+evaluation.json, figures and report.html. Without --model_dir it takes the run that Train.py writes by default. With
+--video it scores one file, camera or stream instead, while it goes on.
 """
 
 import argparse
@@ -25,10 +25,11 @@ from exp.device import make_deterministic, pick_device
 from exp.dry_run import describe_evaluation
 from exp.estimate import check_memory
 from exp.report.files import Beside, alarm_lines, metric_lines, write_alarms, write_evaluation, write_scores
+from exp.report.page import write_page
 from exp.report.recorder import Recorder, record
 from exp.report.video import annotate_all
 from exp.run import environment, run_directory
-from exp.scoring.alarms import decide
+from exp.scoring.alarms import alarm_rule, decide
 from exp.scoring.calibration import Calibration
 from exp.scoring.evaluation import compare, find_frames
 from exp.scoring.pixels import PixelCounter
@@ -201,6 +202,7 @@ RESULTS = (  # patterns of what an evaluation writes; those of the one before ar
     "scores.csv",
     "alarms.csv",
     "evaluation.json",
+    "report.html",
     *(f"figures/{name}.*" for name in ("roc", "histogram", "scores/*", "frames/*")),
     "videos/*.mp4",
 )
@@ -251,26 +253,31 @@ def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scori
         several = protocols(result, scoring, decisions.scores if decisions else None)
         beside = Beside(several, pixels.metrics(), wrong[0] if wrong else pixels.problem)
         write_evaluation(output / "evaluation.json", result, decisions, about, beside)
+        if args.save_video:
+            annotate_all(output / "videos", result, decisions, again, frame_at)
         if not args.no_figures:
             from exp.report.curves import draw_evaluation  # here, as matplotlib takes a second to import
+            from exp.report.page_evaluation import page_of_evaluation
             from exp.report.style import Look
 
             look = Look(chosen, unlike, args.figure_format)
             draw_evaluation(output / "figures", result, decisions, again, frame_at, look)
-        if args.save_video:
-            annotate_all(output / "videos", result, decisions, again, frame_at)
+            judged = decisions or trained.no_calibration
+            write_page(output / "report.html", page_of_evaluation(result, judged, about, beside, frame_at))
 
     plural = "s" * (len(clips.videos) > 1)
     print(f"scores of {len(clips)} frames of {len(clips.videos)} video{plural}: {args.output_dir / 'scores.csv'}")
     print(*metric_lines(result, beside, unlike), sep="\n")
-    if decisions and trained.normal:
-        print(*alarm_lines(decisions, trained.normal.caveat(scoring, args.false_alarm_rate)), sep="\n")
+    if decisions:
+        print(*alarm_lines(decisions), sep="\n")
     else:
         print(f"no calibrated threshold: {trained.no_calibration}")
     if not args.no_figures:
         print(f"figures: {args.output_dir / 'figures'}")
     if args.save_video:
         print(f"annotated videos: {args.output_dir / 'videos'}")
+    if not args.no_figures:
+        print(f"report: {args.output_dir / 'report.html'}")
 
 
 # Watch a stream -------------------------------------------------------------------------------------------------------
@@ -279,15 +286,15 @@ def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scori
 def watch_stream(args: argparse.Namespace, trained: Trained, normal: Calibration, scoring: Scoring) -> None:
     """Score a video file, a camera or a stream while its frames come, and record what is found."""
     stream = Watched(args.video, args.fps, args.patience, args.test_batch_size, args.latency)
-    threshold = normal.threshold(scoring, args.false_alarm_rate, stream.fps)
-    caveat = normal.caveat(scoring, args.false_alarm_rate)
+    rule = alarm_rule(normal, scoring, args.false_alarm_rate, args.merge_gap, stream.fps)
     directory = new_folder(args.output_dir / "watched" / stream.name)
-    recorder = Recorder(directory, stream, normal, scoring, (threshold, args.merge_gap), args.save_video)
+    recorder = Recorder(directory, stream, normal, scoring, rule, args.save_video)
     print(f"{stream.shown}: {stream.fps:g} frames per second, scored by {args.model_dir}, written to {directory}")
-    print(f"calibrated threshold {threshold:.4g}" + (f", {caveat}" if caveat else ""))
+    print(f"calibrated threshold {rule.threshold:.4g}" + (f", {rule.caveat}" if rule.caveat else ""))
     if stream.live:
         print("Ctrl-C ends it", flush=True)
-    record(recorder, trained)
+    about = {"model": str(args.model_dir), **environment(trained.items.device)}
+    record(recorder, trained, None if args.no_figures else about)
 
 
 def main() -> int:

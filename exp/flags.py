@@ -185,7 +185,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_figure_flags(output: argparse._ActionsContainer) -> None:
-    output.add_argument("--no_figures", action="store_true", help="draw nothing")
+    output.add_argument("--no_figures", action="store_true", help="draw nothing, and write no report.html")
     output.add_argument("--figure_format", choices=FIGURE_FORMATS, default="png", help="of figures")
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from exp.flags import Span
-from exp.scoring.alarms import Decisions, Tracker, find_alarms
+from exp.scoring.alarms import AlarmRule, Decisions, Tracker, find_alarms
 from exp.scoring.evaluation import Evaluation, measure
 from exp.scoring.score import Place, Scored
 from utils import normality
@@ -43,7 +43,8 @@ def decisions(found, threshold=3.0):
     scores = [33 - p for p in found.psnr]
     rows = zip(found.frames, found.seconds, scores, strict=True)
     alarms = [find_alarms(*row, Tracker(threshold, Span(1, ""))) for row in rows]
-    return Decisions(threshold, scores, alarms, None)
+    rule = AlarmRule(threshold, Span(1, ""), 0.001, np.concatenate(scores))
+    return Decisions(rule, scores, alarms, None)
 
 
 def frame_at(video, frame):

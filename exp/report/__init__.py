@@ -1,4 +1,4 @@
-"""What a person looks at: figures, annotated videos, tables, and the lines on the terminal."""
+"""What a person looks at: figures, annotated videos, pages, tables, and the lines on the terminal."""
 
 import importlib.util
 import os

@@ -209,8 +209,8 @@ def pixel_lines(found: Beside, unlike: str = "") -> list[str]:
     return [f"{lines[0]} ({counted})", *lines[1:]]
 
 
-def alarm_lines(decisions: Decisions, caveat: str = "") -> list[str]:
-    """What a calibrated threshold gives, for people; caveat: what is wrong with it."""
+def alarm_lines(decisions: Decisions) -> list[str]:
+    """What a calibrated threshold gives, for people."""
     count, m = sum(map(len, decisions.alarms)), decisions.measures
     line = f"calibrated threshold {decisions.threshold:.4g}: {count} alarm{'s' if count != 1 else ''}"
     if m and m.alarmed_share > MOSTLY:
@@ -222,4 +222,4 @@ def alarm_lines(decisions: Decisions, caveat: str = "") -> list[str]:
         for name, value in (("precision", m.precision), ("recall", m.recall)):
             line += f", {name} {100 * value:.2f} %" if value is not None else ""
         line += f", {m.events_met} of {m.events} events met, {m.false_alarms_per_hour:.1f} false alarms per hour"
-    return [line, f"    the threshold is {caveat}"] if caveat else [line]
+    return [line, f"    the threshold is {decisions.rule.caveat}"] if decisions.rule.caveat else [line]

@@ -1,4 +1,4 @@
-"""What is written while a stream is watched: scores.csv and alarms.csv row by row, and an annotated video.
+"""What is written of a stream that is watched: scores.csv and alarms.csv row by row, a video, and a page at the end.
 
 A score is the calibrated abnormality (exp/scoring/calibration.py), smoothed over earlier frames where that is asked
 for; frames above the threshold form alarms. What was scored is kept whatever ends it: the last frame, Ctrl-C, SIGTERM,
@@ -12,27 +12,28 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from data.stream import Frame
-from exp.flags import Span
 from exp.report.files import EVENTS, WATCHED, Table, clock, event_row, watched_row
+from exp.report.page import write_page
+from exp.report.page_stream import History
 from exp.report.video import AnnotatedVideo, Limits, LiveCurve, Moment
-from exp.scoring.alarms import Alarm, Tracker
+from exp.scoring.alarms import Alarm, AlarmRule, Tracker
 from exp.scoring.calibration import Calibration
 from exp.scoring.score import Scored, Scoring
 from exp.scoring.trained import Trained
 from exp.scoring.watch import Watched, watch
 from utils import InputError, progress, smooth, smoothing_reach
 
+VIDEO, PAGE = "annotated.mp4", "report.html"
+
 
 class Recorder:
-    """Decides on frames that come one by one, and writes what comes of it to a directory.
-
-    alarm: the threshold, and the gap over which alarms are joined, see exp.scoring.alarms.Tracker.
-    """
+    """Decides on frames that come one by one, and writes what comes of it to a directory."""
 
     def __init__(
         self,
@@ -40,11 +41,11 @@ class Recorder:
         stream: Watched,
         calibration: Calibration,
         scoring: Scoring,
-        alarm: tuple[float, Span],
+        rule: AlarmRule,
         save_video: bool = False,
     ) -> None:
         self.directory, self.stream, self.calibration, self.scoring = directory, stream, calibration, scoring
-        self.tracker = Tracker(*alarm)
+        self.rule, self.tracker, self.history = rule, Tracker(rule.threshold, rule.merge_gap), History()
         self.sigma = scoring.sigma.frames(stream.fps) if scoring.sigma else None
         # all that a smoothed score depends on
         self.recent: deque[float] = deque(maxlen=1 + smoothing_reach(self.sigma) if self.sigma else 1)
@@ -58,7 +59,7 @@ class Recorder:
     def _open_video(self) -> AnnotatedVideo:
         heat = 3 * self.calibration.auto_th()  # errors beyond those of normal frames are bright
         limits = Limits(-2, max(10, round(6 * self.threshold)), self.threshold)  # most normal frames are from -2 to 2
-        return AnnotatedVideo(self.directory / "annotated.mp4", self.stream.name, LiveCurve(limits), heat)
+        return AnnotatedVideo(self.directory / VIDEO, self.stream.name, LiveCurve(limits), heat)
 
     @property
     def threshold(self) -> float:
@@ -73,8 +74,9 @@ class Recorder:
         columns = zip(frames, p, d, e, updated, scores, strict=True)
         self.score_table.add(*(watched_row(*row, row[-1] > self.threshold) for row in columns))
         self.count += len(frames)
-        for frame, value in zip(frames, scores, strict=True):
+        for frame, psnr, distance, value in zip(frames, p, d, scores, strict=True):
             self._decide(frame, value)
+            self.history.add(frame, psnr, distance, value, self.tracker.alarm)
         if self.video:
             errors = (scored.predicted - scored.target).square().mean(dim=1).float().cpu().numpy()  # (n, H, W)
             for frame, value, error in zip(frames, scores, errors, strict=True):
@@ -117,11 +119,17 @@ class Recorder:
         except InputError as error:
             self.video, self.no_video = None, error
 
-    def finish(self) -> None:
-        """End the alarm that is under way, and the video. Raises InputError when these cannot be written."""
+    def finish(self, about: dict[str, Any] | None) -> None:
+        """End the alarm that is under way and the video, and write the page. Raises InputError when one of them fails.
+
+        about: what the page says of its origin; None for no page.
+        """
         self._end(self.tracker.finish())
         if self.video:
             self.video.finish()
+        if about is not None and self.count:
+            page = self.history.page(self.stream.shown, self.rule, about, VIDEO)
+            write_page(self.directory / PAGE, page)
         if self.no_video:
             raise self.no_video
 
@@ -155,9 +163,10 @@ class _Interrupts:
                 signal.signal(number, handler)
 
 
-def record(recorder: Recorder, trained: Trained) -> None:
+def record(recorder: Recorder, trained: Trained, about: dict[str, Any] | None = None) -> None:
     """Score the frames of the recorder's stream as they come, and record what is found; see exp.scoring.watch.
 
+    about: what the page says of its origin; None for no page.
     Raises InputError when the stream was not whole or something cannot be written: what was scored by then is kept.
     Ctrl-C and SIGTERM are the usual end of a live stream; while a file is scored, KeyboardInterrupt is raised.
     """
@@ -178,7 +187,7 @@ def record(recorder: Recorder, trained: Trained) -> None:
         except KeyboardInterrupt:
             interrupted = True
         try:
-            recorder.finish()
+            recorder.finish(about)
         except InputError as error:
             problem = problem or str(error)
 
@@ -192,3 +201,5 @@ def record(recorder: Recorder, trained: Trained) -> None:
         raise KeyboardInterrupt(kept)
     print(f"{count} frames in {seconds:.1f} s: {count / seconds:.1f} per second ({stream.shown} has {stream.fps:g})")
     print(f"alarms above {recorder.threshold:.4g}: {recorder.alarms}; written to {recorder.directory}")
+    if about is not None and count:
+        print(f"report: {recorder.directory / PAGE}")

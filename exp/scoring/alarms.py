@@ -64,13 +64,36 @@ def find_alarms(frames: np.ndarray, seconds: np.ndarray, scores: np.ndarray, tra
     return [alarm for alarm in (*(tracker.add(*row) for row in rows), tracker.finish()) if alarm]
 
 
-class Decisions(NamedTuple):
-    """What a calibrated threshold makes of an evaluation. Lists have one entry for each video."""
+class AlarmRule(NamedTuple):
+    """What makes alarms of calibrated scores, and what another threshold would mean."""
 
     threshold: float
+    merge_gap: Span
+    false_alarm_rate: float  # which the threshold comes from
+    own_scores: np.ndarray  # (n,) of the calibration's own frames: a threshold is one of their quantiles
+    caveat: str = ""  # why the rate is not exact
+
+
+def alarm_rule(
+    calibration: Calibration, scoring: Scoring, false_alarm_rate: float, merge_gap: Span, fps: float
+) -> AlarmRule:
+    """The rule for videos of this frame rate. A share of false_alarm_rate of normal frames is above its threshold."""
+    threshold = calibration.threshold(scoring, false_alarm_rate, fps)
+    caveat = calibration.caveat(scoring, false_alarm_rate)
+    return AlarmRule(threshold, merge_gap, false_alarm_rate, calibration.own_scores(scoring, fps), caveat)
+
+
+class Decisions(NamedTuple):
+    """What a rule makes of an evaluation. Lists have one entry for each video."""
+
+    rule: AlarmRule
     scores: list[np.ndarray]  # calibrated abnormality, (frames that have a score,)
     alarms: list[list[Alarm]]
     measures: "Measures | None"  # None without labels
+
+    @property
+    def threshold(self) -> float:
+        return self.rule.threshold
 
 
 class Measures(NamedTuple):
@@ -92,12 +115,12 @@ def decide(
     both = zip(result.psnr, result.distance, strict=True)
     scores = smoothed([calibration.abnormality(p, d, scoring.alpha) for p, d in both], result.seconds, scoring)
     fps = float(np.median([rate_of(seconds) for seconds in result.seconds]))
-    threshold = calibration.threshold(scoring, false_alarm_rate, fps)
+    rule = alarm_rule(calibration, scoring, false_alarm_rate, merge_gap, fps)
     alarms = [
-        find_alarms(*of_video, Tracker(threshold, merge_gap))
+        find_alarms(*of_video, Tracker(rule.threshold, merge_gap))
         for of_video in zip(result.frames, result.seconds, scores, strict=True)
     ]
-    return Decisions(threshold, scores, alarms, None if result.labels is None else measure_alarms(alarms, result))
+    return Decisions(rule, scores, alarms, None if result.labels is None else measure_alarms(alarms, result))
 
 
 def measure_alarms(alarms: list[list[Alarm]], result: Evaluation) -> Measures | None:

@@ -1,0 +1,79 @@
+"""report.html of an evaluation: its metrics, and the curve of each test video."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from exp.report.files import Beside, frame_lines, pixel_lines
+from exp.report.page import Curve, Page, Picture, Result, thumbnail
+from exp.report.score_curves import peaks
+from exp.scoring.alarms import Decisions
+from exp.scoring.evaluation import Evaluation, auc_by_video
+from utils import one_line
+
+
+def page_of_evaluation(
+    result: Evaluation,
+    decisions: Decisions | str,
+    about: Mapping[str, Any],
+    beside: Beside,
+    frame_at: Callable[[int, int], np.ndarray],
+) -> Page:
+    """The page of a data set.
+
+    decisions: what its calibration decided, or why there is none; about: what evaluation.json says beside the metrics;
+    frame_at: place of a video, index of a frame in it -> uint8 (h, w, 3) BGR. An annotated video is looked for in the
+    folder `videos` beside the page.
+    """
+    decided = None if isinstance(decisions, str) else decisions
+    aucs = auc_by_video(result)
+    curves = []
+    for video, name in enumerate(result.videos):
+        calibrated = decided.scores[video] if decided else None
+        shown = peaks(result.abnormality[video] if calibrated is None else calibrated)
+        frames = [int(result.frames[video][k]) for k in shown]
+        curves.append(
+            Curve(
+                name=name,
+                frames=result.frames[video],
+                seconds=result.seconds[video],
+                psnr=result.psnr[video],
+                distance=result.distance[video],
+                abnormality=result.abnormality[video],
+                calibrated=calibrated,
+                labels=result.labels[video] if result.labels else None,
+                auc=aucs[name],
+                pictures=[Picture(frame, thumbnail(frame_at(video, frame))) for frame in frames],
+                video=f"videos/{name}.mp4",
+            )
+        )
+    unlike, labels = about["unlike_the_paper"], about["avenue_labels"] if about["dataset_type"] == "avenue" else None
+    remarks = [f"unlike the paper: {unlike}"] if unlike else []
+    if not result.metrics:
+        remarks += frame_lines(result, beside.protocols)
+    if not (beside.pixels and beside.pixels.error is not None):
+        remarks += pixel_lines(beside)
+    facts = {**about, "avenue_labels": labels, "unlike_the_paper": None}  # which the title and a remark say
+    rule = decided.rule if decided else str(decisions)
+    return Page(one_line(str(about["dataset_type"])), _results(result, beside), remarks, facts, rule, curves)
+
+
+def _results(result: Evaluation, beside: Beside) -> list[Result]:
+    """The metrics that are known, the most important first."""
+    metrics, pixels, (network, copy) = result.metrics, beside.pixels, beside.protocols
+    found = []
+    if metrics:
+        found.append(Result("AUC", *network["published"]))
+        if copy:
+            found.append(Result("AUC of copying", *copy["published"], "the previous frame is the prediction"))
+        found.append(Result("EER", metrics.eer))
+        found.append(Result("average precision", metrics.average_precision))
+        if metrics.macro_auc is not None:
+            note = f"mean over {metrics.macro_videos} of {len(result.videos)} videos"
+            found.append(Result("macro AUC", *network["macro"], note))
+    if pixels and pixels.error is not None:
+        others = {"feature distance": pixels.distance, "copying": pixels.error_of_copy}
+        known = [f"of {name} {100 * value:.2f} %" for name, value in others.items() if value is not None]
+        found.append(Result("pixel AUC", pixels.error, note="; ".join(["of the squared error", *known])))
+    return found
