@@ -16,7 +16,7 @@ from data.clips import CHUNK, open_split, split_videos, testing_loader
 from data.frames import Video
 from data.intervals import seconds_at
 from data.labels import frame_labels
-from data.masks import find_masks
+from data.masks import find_masks, mask_at
 from data.pictures import read_picture
 from data.times import read_times
 from exp import flags, pack
@@ -27,7 +27,7 @@ from exp.estimate import check_memory
 from exp.report.files import Beside, alarm_lines, metric_lines, write_alarms, write_evaluation, write_scores
 from exp.report.page import write_page
 from exp.report.recorder import Recorder, record
-from exp.report.video import annotate_all
+from exp.report.video import annotate_all, outlined
 from exp.run import environment, run_directory
 from exp.scoring.alarms import alarm_rule, decide
 from exp.scoring.calibration import Calibration
@@ -235,7 +235,8 @@ def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scori
         return replay(trained.model, result.items[video].to(device), clips, video, scoring)
 
     def frame_at(video: int, frame: int) -> np.ndarray:
-        return read_picture(clips.videos[video].path(frame))
+        of = clips.videos[video]
+        return outlined(read_picture(of.path(frame)), mask_at(masks, of.name, frame))
 
     with written_together(args.output_dir, RESULTS) as output:  # tried before the work
         scores = score_clips(trained.model, trained.items, loader, scoring, pixels.add)
@@ -260,7 +261,7 @@ def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scori
             from exp.report.page_evaluation import page_of_evaluation
             from exp.report.style import Look
 
-            look = Look(chosen, unlike, args.figure_format)
+            look = Look(chosen, unlike, args.figure_format, masks)
             draw_evaluation(output / "figures", result, decisions, again, frame_at, look)
             judged = decisions or trained.no_calibration
             write_page(output / "report.html", page_of_evaluation(result, judged, about, beside, frame_at))

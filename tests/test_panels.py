@@ -1,12 +1,15 @@
 """Figures of single frames: which are chosen, and that they show the frame they are named after."""
 
+import cv2
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from drawn import differ, evaluation, frame_at, picture, replay_of
+from matplotlib.colors import to_rgb
 
 from exp.report import panels
-from exp.report.style import ITEMS, item_colours
+from exp.report.style import ITEMS, MASK, Look, item_colours
 
 
 def test_typical_frames_are_extremes_of_different_videos():
@@ -27,13 +30,38 @@ def test_panels_show_the_chosen_frames(tmp_path):
         calls.append(place)
         return replay_of(found)(place)
 
-    panels.panels(tmp_path, found, [(1, 22), (1, 6)], replay, frame_at)
+    panels.panels(tmp_path, found, [(1, 22), (1, 6)], replay, frame_at, Look())
     assert calls == [1]
     names = ["02$_0006.png", "02$_0022.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     pictures = [picture(tmp_path / name, 1200, 626) for name in names]
     red = [image[60:280, 760:1050, 2].mean() for image in pictures]  # of the heat map: grows with the error
     assert red[0] < red[1]
+
+
+def outline(image):
+    """Where a figure has the colour of the outlines of masks: bool (h, w)."""
+    return np.abs(image[..., ::-1] - 255 * np.array(to_rgb(MASK))).max(axis=2) < 12
+
+
+def test_panels_outline_masks(tmp_path):
+    found, paths = evaluation([20]), []
+    masks = {"01$": paths}
+    for frame in range(24):  # from frame 10 on: the right lower quarter, which touches two edges
+        mask = np.zeros((60, 90), np.uint8)
+        mask[30:, 45:] = 255 * (frame >= 10)
+        paths.append(tmp_path / f"{frame}.png")
+        assert cv2.imwrite(str(paths[-1]), mask)
+    for name, look in (("masks", Look(masks=masks)), ("none", Look())):
+        panels.panels(tmp_path / name, found, [(0, 9), (0, 12)], replay_of(found), frame_at, look)
+    normal, abnormal = (picture(tmp_path / "masks" / f"01$_{frame:04}.png", 1200, 626) for frame in (9, 12))
+    without = picture(tmp_path / "none" / "01$_0012.png", 1200, 626)
+    assert not outline(normal).any() and not outline(without).any()
+    assert outline(abnormal)[:, 380:720].sum() == 0  # the prediction is left as it is
+    rows, columns = np.nonzero(outline(abnormal)[:320, :360])  # on the frame, whose picture is 346 x 231
+    assert np.ptp(columns) == pytest.approx(346 / 2, abs=4) and np.ptp(rows) == pytest.approx(231 / 2, abs=4)
+    assert columns.max() == pytest.approx(354, abs=4)  # closed at the edge of the picture
+    assert outline(abnormal)[:320, 720:].any()  # on the error too
 
 
 def test_panel_of_gray_frames(tmp_path):

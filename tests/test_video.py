@@ -11,7 +11,7 @@ from drawn import decisions, evaluation, frame_at, opened, replay_of
 
 from exp.report import encoder
 from exp.report.encoder import VideoFile
-from exp.report.video import CURVE, TEXT, AnnotatedVideo, Limits, LiveCurve, Moment, annotate_all
+from exp.report.video import CURVE, TEXT, AnnotatedVideo, Limits, LiveCurve, Moment, annotate_all, outlined
 from utils import InputError
 
 BLACK, DARK = np.zeros((40, 40, 3), np.uint8), np.zeros((8, 8))
@@ -274,3 +274,13 @@ def test_other_readers_agree(tmp_path):
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 20
     for k in range(20):
         assert abs(capture.read()[1][:600].mean() - 12 * k) < 6
+
+
+def test_a_frame_with_the_outline_of_its_mask():
+    picture, mask = np.full((40, 60, 3), 90, np.uint8), np.zeros((20, 30), bool)
+    mask[5:10, 10:20] = True
+    found = np.abs(outlined(picture, mask).astype(int) - picture).any(axis=2)
+    rows, columns = np.nonzero(found)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (10, 19, 20, 39)  # in the frame's own pixels
+    assert not found[12:18, 22:38].any() and (picture == 90).all()
+    assert outlined(picture, None) is picture and outlined(picture, np.zeros((20, 30), bool)) is picture

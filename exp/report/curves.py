@@ -122,7 +122,7 @@ def draw_evaluation(
         roc_curve(directory / f"roc.{look.format}", labels, abnormality, look.note)
         score_histogram(directory / f"histogram.{look.format}", labels, abnormality)
     chosen = look.frames or typical_frames(result)
-    panels(directory / "frames", result, chosen, replay, frame_at, look.format)
+    panels(directory / "frames", result, chosen, replay, frame_at, look)
     score_curves(directory / "scores", result, decisions, frame_at, look)
 
 

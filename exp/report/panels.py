@@ -13,7 +13,8 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from exp.report.style import OUTLINE, add_title, draw_item_maps, item_colours, save_figure, styled
+from data.masks import mask_at
+from exp.report.style import MASK, OUTLINE, Look, add_title, draw_item_maps, item_colours, save_figure, styled
 from exp.scoring.evaluation import Evaluation
 from exp.scoring.score import Scored
 from model import memory
@@ -26,6 +27,7 @@ class Read(NamedTuple):
     predicted: Tensor  # (c, H, W) in [0, 1]
     queries: Tensor  # (h, w, C)
     items: Tensor  # (M, C); (0, C) without a memory
+    mask: np.ndarray | None = None  # bool, of any size and of the whole frame: what is abnormal in it
 
     @property
     def error(self) -> np.ndarray:
@@ -62,9 +64,9 @@ def panels(
     chosen: Sequence[tuple[int, int]],
     replay: Callable[[int], Iterator[Scored]],
     frame_at: Callable[[int, int], np.ndarray],
-    kind: str = "png",
+    look: Look,
 ) -> None:
-    """<directory>/<video>_<frame>.<kind> of each of `chosen`: (place in result.videos, index of the frame).
+    """<directory>/<video>_<frame> of each of `chosen`: (place in result.videos, index of the frame).
 
     replay: place of a video -> its frames, scored again; called once per video. frame_at: as in
     exp.report.curves.draw_evaluation. The scale of the errors is the same in all figures, so that they can be compared.
@@ -75,8 +77,10 @@ def panels(
         for scored in replay(video):
             for k, (_, frame, _) in enumerate(scored.places):
                 if frame in wanted:
-                    parts = scored.target, scored.predicted, scored.queries, scored.items
-                    found[video, frame] = Read(*(part[k].float().cpu() for part in parts))
+                    parts = (scored.target, scored.predicted, scored.queries, scored.items)
+                    target, predicted, queries, items = (part[k].float().cpu() for part in parts)
+                    mask = mask_at(look.masks or {}, result.videos[video], frame)
+                    found[video, frame] = Read(target, predicted, queries, items, mask)
                     wanted.remove(frame)
             if not wanted:
                 break
@@ -88,7 +92,7 @@ def panels(
         if labels is not None:
             title += f", labelled {'abnormal' if labels[k] else 'normal'}"
         height, width = frame_at(video, frame).shape[:2]
-        panel(directory / f"{name}_{frame:04d}.{kind}", read, title, width / height, error_max)
+        panel(directory / f"{name}_{frame:04d}.{look.format}", read, title, width / height, error_max)
 
 
 @styled
@@ -108,13 +112,17 @@ def panel(path: Path, read: Read, title: str = "", ratio: float = 1, error_max: 
     figure = Figure(figsize=(12, 1.6 + 7 / max(ratio, 0.5)))
     add_title(figure, title)
     grid = figure.add_gridspec(2, 3)
-    for place, name, picture in ((0, "frame", frame), (1, "prediction", _picture(read.predicted))):
-        _blank(figure, grid[0, place], name).imshow(picture, **shown)
+    marked = "" if read.mask is None else ", outlined: abnormal" if read.mask.any() else ", nothing abnormal in it"
+    axes = _blank(figure, grid[0, 0], f"frame{marked}")
+    axes.imshow(frame, **shown)
+    _outline(axes, read.mask, shown)
+    _blank(figure, grid[0, 1], "prediction").imshow(_picture(read.predicted), **shown)
     axes = _blank(figure, grid[0, 2], "squared error, frames in [0, 1]")
     highest = error_max or read.high_error or 1.0
     scale = PowerNorm(0.5, 0, highest, clip=True)
     axes.imshow(0.5 * gray, **shown)
     heat = axes.imshow(error, cmap="inferno", norm=scale, alpha=scale(error).data, **shown)  # dark: transparent
+    _outline(axes, read.mask, shown)
     ticks = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(0, highest)
     ticks = [tick for tick in ticks if tick <= highest]  # none on the arrow at the end
     figure.colorbar(heat, extend="max", shrink=0.8, label="mean over channels", ticks=ticks, format="%g")
@@ -126,6 +134,7 @@ def panel(path: Path, read: Read, title: str = "", ratio: float = 1, error_max: 
     axes.imshow(gray, **shown)
     matching = memory.matching_probability(read.queries, read.items).permute(2, 0, 1)  # (M, h, w)
     _draw_nearest(axes, matching.argmax(dim=0).numpy(), len(read.items), shown)
+    _outline(axes, read.mask, shown)
 
     axes = _blank(figure, grid[1, 1:], "matching probability of each item; at each place they sum to 1")
     count = len(read.items)
@@ -143,6 +152,16 @@ def _draw_nearest(axes: Axes, chosen: np.ndarray, count: int, shown: dict[str, A
         depth = cv2.distanceTransform(np.pad(chosen == item, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
         y, x = (np.array(np.unravel_index(depth.argmax(), depth.shape)) + 0.5) * (height, width) / chosen.shape
         axes.text(x, y, str(item), ha="center", va="center", path_effects=OUTLINE)
+
+
+def _outline(axes: Axes, mask: np.ndarray | None, shown: dict[str, Any]) -> None:
+    """The outline of a mask on a picture that is shown so; nothing where there is no mask."""
+    if mask is None or not mask.any():
+        return
+    _, width, height, _ = shown["extent"]
+    ends = (mask.shape[0] + 1, mask.shape[1] + 1)  # with a rim, so that what touches the edge is closed there
+    y, x = ((np.arange(-1, end) + 0.5) * size / (end - 1) for end, size in zip(ends, (height, width), strict=True))
+    axes.contour(x.clip(0, width), y.clip(0, height), np.pad(mask, 1), [0.5], colors=[MASK], linewidths=1.5)
 
 
 def _blank(figure: Figure, place: SubplotSpec, title: str) -> Axes:

@@ -15,10 +15,12 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from data.masks import Masks
 from utils import InputError, write_whole
 
 # Okabe and Ito's colours, which colour-blind people can tell apart
 NORMAL, ABNORMAL, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"
+MASK = "#56B4E9"  # another of them, which is seen on gray and on heat alike
 # One for each memory item, half transparent on gray: the two most alike of these ten differ as much as possible, for
 # the colour-blind too
 ITEMS = ("#0000df", "#ff9f80", "#00bf00", "#9f40ff", "#dfff00", "#800040", "#80ffff", "#ff0080", "#606000", "#409fdf")
@@ -45,11 +47,12 @@ styled = matplotlib.rc_context(STYLE)
 
 
 class Look(NamedTuple):
-    """What a user asks of the figures of an evaluation."""
+    """What the figures of an evaluation show beside its results, and how they are written."""
 
     frames: Sequence[tuple[int, int]] = ()  # (place of a video, index of a frame) to draw alone; typical ones if empty
     note: str = ""  # what to name beside an AUC: by which settings it differs from the paper's
     format: str = "png"  # one of exp.flags.FIGURE_FORMATS
+    masks: Masks | None = None  # of what is abnormal, to be outlined
 
 
 def add_title(figure: Figure, text: str) -> None:

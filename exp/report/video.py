@@ -26,6 +26,7 @@ TEXT, CURVE = 64, 140  # heights of the two strips under the frame
 AXIS = 46  # width of the numbers left of the curve
 # Okabe and Ito's colours, which colour-blind people can tell apart, in BGR
 BLUE, VERMILION, BLACK, GREY, WHITE = (178, 114, 0), (0, 94, 213), (0, 0, 0), (119, 119, 119), (255, 255, 255)
+SKY = (233, 180, 86)  # of masks
 SHADE = (204, 223, 246)  # of labelled intervals
 HEAT = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO).reshape(256, 3)
 
@@ -144,6 +145,15 @@ class AnnotatedVideo:
         strip[40:54, left:right] = HEAT[np.linspace(0, 255, right - left).astype(np.uint8)]
         _text(strip, "squared error  0", (left - 8, 52), align=1)
         _text(strip, f"{self.error_scale:.2g}", (right + 8, 52))
+
+
+def outlined(picture: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """A frame, uint8 (h, w, 3) BGR, with the outline of its mask, bool of any size; the frame itself without a mask."""
+    if mask is None or not mask.any():
+        return picture
+    marked = cv2.resize(mask.astype(np.uint8), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    regions, _ = cv2.findContours(marked, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(picture.copy(), regions, -1, SKY, thickness=1 + picture.shape[1] // 320)
 
 
 def _draw_curve(strip: np.ndarray, curve: LiveCurve | WholeCurve, now: int) -> None:
