@@ -207,7 +207,7 @@ def test_the_network_that_scores_is_the_compiled_one(run, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_camera_runs_until_ctrl_c_or_sigterm(number, run, source, monkeypatch, capsys):
-    scored, real = threading.Event(), Recorder.add
+    scored, ended, real = threading.Event(), threading.Event(), Recorder.add
 
     def add(recorder, part):
         value = real(recorder, part)
@@ -218,11 +218,12 @@ def test_a_camera_runs_until_ctrl_c_or_sigterm(number, run, source, monkeypatch,
     def stop():
         scored.wait()
         os.kill(os.getpid(), number)
-        threading.Event().wait(60)  # a camera gives no more frames, and does not end either
+        ended.wait()  # a camera gives no more frames, and does not end either
 
     monkeypatch.setattr(Recorder, "add", add)
     source([*pictures(12), stop], fps=10.0, live=True)
     assert call(run, "0", "--save_video", "--false_alarm_rate", 0.999, "--output_dir", "out") == 0
+    ended.set()
     assert "Ctrl-C ends it" in capsys.readouterr().out
     (watched,) = Path("out/watched").glob("camera-0-*")  # and the time, so that nothing is overwritten
     with open(watched / "scores.csv") as file:
@@ -245,10 +246,11 @@ def test_a_stream_that_drops_is_named_without_its_password(run, source, capsys):
 
 
 def answers(port):
-    """Whether an RTSP server has something to play."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+    """Whether an RTSP server is there and has something to play."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(f"DESCRIBE rtsp://127.0.0.1:{port}/live RTSP/1.0\r\nCSeq: 1\r\n\r\n".encode())
         return connection.recv(99).startswith(b"RTSP/1.0 200")
+    return False
 
 
 @pytest.fixture
@@ -269,13 +271,9 @@ def vlc():
         quiet = dict.fromkeys(("stdout", "stderr", "stdin"), subprocess.DEVNULL)
         process = subprocess.Popen(command, env={**os.environ, "HOME": folder}, **other, **quiet)
         try:
-            for _ in range(300):
-                with contextlib.suppress(OSError):
-                    if answers(port):
-                        break
+            while not answers(port):
+                assert process.poll() is None, "VLC does not serve"
                 time.sleep(0.1)
-            else:
-                pytest.fail("VLC does not serve")
             yield process, port
         finally:
             process.kill()
