@@ -2,8 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,25 @@ def call(script, *arguments):
 
 def train(*arguments, epochs=1):
     return call(Train, *TINY, "--no_figures", "--epochs", epochs, *arguments)
+
+
+_kept = tempfile.TemporaryDirectory(prefix="runs-")  # of `trained`, removed when the tests end
+
+
+def trained(*arguments, method="pred", exp_dir="log", epochs=1):
+    """A run as `train` makes it, for tests that begin where a training ended. Returns its directory.
+
+    What was trained once with these arguments on these frames is copied from there.
+    """
+    run = run_of(method, exp_dir)
+    frames = b"".join(path.read_bytes() for path in sorted(Path("dataset/own/training/frames").rglob("*.jpg")))
+    kept = Path(_kept.name) / f"{zlib.crc32(repr((arguments, method, exp_dir, epochs)).encode() + frames)}"
+    if not kept.is_dir():
+        assert train("--method", method, "--exp_dir", exp_dir, *arguments, epochs=epochs) == 0
+        shutil.copytree(run, kept)
+    else:
+        shutil.copytree(kept, run)
+    return run
 
 
 def evaluate(*arguments):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import evaluate, one_line, run_of, train
+from helpers import evaluate, one_line, run_of, train, trained
 
 from data.cache import NO_CACHE
 from data.clips import Clips, open_clips, testing_loader
@@ -130,7 +130,7 @@ def test_one_video_cannot_be_held_out(make_videos, tmp_path):
 
 
 def test_training_ends_with_the_scores_of_its_clips(dataset):
-    assert train() == 0
+    trained()
     found, run = stored(), run_of()
     assert found["videos"] == ["1", "2"] and found["lengths"] == [6, 6] and not found["held_out"]
     assert "optimistic" in found["about"] and "optimistic" in (run / "train.log").read_text()
@@ -179,7 +179,7 @@ def test_a_kill_while_calibrating_is_made_good_by_resuming(dataset, monkeypatch)
 
 
 def test_overwriting_leaves_nothing_of_the_old_run(dataset, monkeypatch):
-    assert train() == 0
+    trained()
     assert evaluate() == 0
     (run_of() / "figures").mkdir()
     (run_of() / "figures" / "training.png").write_bytes(b"")
@@ -196,7 +196,7 @@ def test_overwriting_leaves_nothing_of_the_old_run(dataset, monkeypatch):
 
 
 def test_results_name_what_is_beyond_the_paper(dataset, capsys):
-    assert train() == 0
+    trained()
     lines = {}
     for name, given in {
         "faithful": [],
@@ -225,7 +225,7 @@ def test_results_name_what_is_beyond_the_paper(dataset, capsys):
 
 
 def test_each_video_is_smoothed_at_its_own_rate(dataset):
-    assert train() == 0
+    trained()
     run = run_of()
     model, items, _ = load_model(run / "model.pth", run / "m_items.pt", dict.fromkeys(SHAPE))
     clips = open_clips(find_videos(dataset / "testing" / "frames"), "testing", 5, (16, 16, 3))
@@ -240,7 +240,7 @@ def test_each_video_is_smoothed_at_its_own_rate(dataset):
 
 
 def test_without_a_calibration_it_is_said_how_to_make_one(dataset, capsys):
-    assert train() == 0
+    trained()
     (run_of() / "calibration.pt").unlink()
     capsys.readouterr()
     assert evaluate() == 0
@@ -254,14 +254,14 @@ def test_without_a_calibration_it_is_said_how_to_make_one(dataset, capsys):
 
 
 def test_another_threshold_of_the_memory_update_is_kept(dataset):
-    assert train() == 0
+    trained()
     assert command(run_of(), "--th", 1, "--num_workers_test", 0) == 0
     assert stored()["th"] == 1
 
 
 def test_a_calibration_of_another_model_or_a_damaged_one_is_refused(dataset, capsys):
-    assert train() == 0
-    assert train("--exp_dir", "other", "--seed", 1) == 0
+    trained()
+    trained("--seed", 1, exp_dir="other")
     shutil.copy(run_of(exp_dir="other") / "calibration.pt", run_of() / "calibration.pt")
     assert evaluate("--th", "auto") == 2
     one_line(capsys, run_of() / "calibration.pt", "does not belong to", "makes it")
@@ -271,7 +271,7 @@ def test_a_calibration_of_another_model_or_a_damaged_one_is_refused(dataset, cap
 
 
 def test_a_calibration_of_weights_alone_needs_a_data_set(dataset, capsys):
-    assert train() == 0
+    trained()
     for name in ("model.pth", "m_items.pt"):
         Path("weights").mkdir(exist_ok=True)
         shutil.copy(run_of() / name, "weights")

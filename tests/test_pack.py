@@ -2,13 +2,14 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, call, evaluate, one_line, run_of, train
+from helpers import ROOT, call, evaluate, one_line, run_of, trained
 
 import Evaluate
 from exp import pack as weights
@@ -45,11 +46,21 @@ def with_weights(*arguments):
     return call(Evaluate, "--num_workers_test", 0, "--no_figures", *arguments)
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where the first test that needs weights/tiny leaves them for the others."""
+    return tmp_path_factory.mktemp("kept") / "tiny"
+
+
 @pytest.fixture
-def tiny(dataset, folder, in_process):
-    """weights/tiny, packed from a run of recon."""
-    assert train("--method", "recon", "--loss_compact", 0.5) == 0
-    assert pack(run_of("recon"), "tiny") == 0
+def tiny(dataset, folder, in_process, kept):
+    """weights/tiny, packed from a run of recon, which is there too."""
+    run = trained("--loss_compact", 0.5, method="recon")
+    if not kept.is_dir():
+        assert pack(run, "tiny") == 0
+        shutil.copytree(folder / "tiny", kept)
+    else:
+        shutil.copytree(kept, folder / "tiny")
     return folder / "tiny"
 
 
@@ -69,7 +80,7 @@ def test_packed_weights_give_the_number_beside_them(tiny, capsys):
 
 
 def test_packing_in_a_process_of_its_own(dataset, folder, capfd):
-    assert train() == 0
+    trained()
     assert pack(run_of(), "tiny") == 0
     lines = capfd.readouterr().out.splitlines()
     number = 100 * json.loads((folder / "tiny" / "metrics.json").read_text())["auc"]
@@ -107,7 +118,7 @@ def test_weights_are_half_as_large_and_load_as_float32(tmp_path):
 
 
 def test_what_half_precision_cannot_hold_is_not_packed(dataset, folder, in_process, capsys):
-    assert train() == 0
+    trained()
     file = torch.load(run_of() / "model.pth", weights_only=True)
     file["model"]["decoder.frame.0.weight"][0, 0, 0, 0] = 1e6
     torch.save(file, run_of() / "model.pth")

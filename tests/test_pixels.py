@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import evaluate, run_of, train
+from helpers import evaluate, run_of, trained
 from sklearn.metrics import roc_auc_score
 
 from exp.scoring import pixels
@@ -137,7 +137,7 @@ def write_masks(own, is_abnormal=lambda frame: 4 <= frame < 8):
 @pytest.mark.parametrize("method", ["pred", "recon"])
 def test_evaluation_prints_and_keeps_them(method, dataset, capsys):
     write_masks(dataset)
-    assert train("--method", method) == 0
+    trained(method=method)
     capsys.readouterr()
     assert evaluate("--method", method) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -184,7 +184,7 @@ def without_score(folder):
 @pytest.mark.parametrize(("spoil", "says"), [(lose, "005.png is missing"), (damage, "006.png"), (without_score, None)])
 def test_bad_masks_are_one_line_and_frames_have_their_auc(spoil, says, dataset, capsys):
     spoil(write_masks(dataset))
-    assert train() == 0
+    trained()
     capsys.readouterr()
     assert evaluate() == 0
     lines = capsys.readouterr().out.splitlines()
@@ -205,7 +205,7 @@ def test_masks_of_one_class_are_one_line(kind, dataset, capsys):
     if kind == "abnormal":
         for path in folder.rglob("*.png"):
             cv2.imwrite(str(path), np.full((4, 4), 255, np.uint8))
-    assert train() == 0
+    trained()
     capsys.readouterr()
     assert evaluate() == 0
     lines = capsys.readouterr().out.splitlines()
@@ -216,7 +216,7 @@ def test_masks_of_one_class_are_one_line(kind, dataset, capsys):
 
 
 def test_without_masks_nothing_is_said_of_pixels(dataset, capsys):
-    assert train() == 0
+    trained()
     capsys.readouterr()
     assert evaluate() == 0
     assert "pixel" not in capsys.readouterr().out

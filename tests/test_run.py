@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, TINY, assert_same, evaluate, one_line, run_of, start_and_pause, train
+from helpers import ROOT, TINY, assert_same, evaluate, one_line, run_of, start_and_pause, train, trained
 
 from exp import checkpoints
 from exp import run as runs
@@ -60,7 +60,7 @@ def test_folders_of_code_are_no_data_sets():
 )
 @pytest.mark.parametrize("how", ["--overwrite", "--resume"])
 def test_a_start_that_fails_changes_nothing(how, flags, dataset, capsys):
-    assert train() == 0
+    trained()
     before = snapshot(run_of())
     assert train(how, *flags) == 2
     one_line(capsys)
@@ -68,7 +68,7 @@ def test_a_start_that_fails_changes_nothing(how, flags, dataset, capsys):
 
 
 def test_a_run_without_its_checkpoint_is_neither_lost_nor_trained_over(dataset, capsys):
-    assert train() == 0
+    trained()
     (run_of() / "checkpoint.pt").unlink()
     before = snapshot(run_of())
     assert train() == 2
@@ -84,7 +84,7 @@ def test_a_run_without_its_checkpoint_is_neither_lost_nor_trained_over(dataset, 
 
 
 def test_discarding_a_run_touches_only_what_runs_write(dataset):
-    assert train() == 0
+    trained()
     assert evaluate() == 0
     (run_of() / "figures" / "scores").mkdir(parents=True)
     (run_of() / "figures" / "scores" / "1.png").write_text("drawn")
@@ -134,39 +134,39 @@ def test_the_first_start_in_a_directory_wins(dataset):
 # Damage ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("file", "content"),
-    [
+def test_resuming_needs_no_log(dataset):
+    trained(exp_dir="whole", epochs=2)
+    trained(epochs=2)
+    process = start_and_pause("Train.train_step", 5, "Train", *TINY, "--overwrite", "--epochs", 2)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    run_of().rename("killed")
+    for file, content in (
         ("metrics.jsonl", '{"epoch": 1}\n{"epo'),
         ("starts.jsonl", '{"epoch": 1}\n{"epo'),
         ("starts.jsonl", "[]\n"),
         ("metrics.jsonl", "\xff\n"),
-    ],
-)
-def test_resuming_needs_no_log(file, content, dataset, capsys):
-    assert train("--exp_dir", "whole", epochs=2) == 0
-    assert train("--exp_dir", "log", epochs=2) == 0
-    process = start_and_pause("Train.train_step", 5, "Train", *TINY, "--overwrite", "--epochs", 2)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    (run_of() / file).write_text(content, encoding="latin-1")
-    with pytest.raises(InputError, match=file):
-        read_record(run_of())
-    assert train("--resume", epochs=2) == 0
-    assert_same(run_of(), run_of(exp_dir="whole"))
-    assert [line["epoch"] for line in read_record(run_of()).history] == [1, 2]
+    ):
+        shutil.copytree("killed", run_of())
+        (run_of() / file).write_text(content, encoding="latin-1")
+        with pytest.raises(InputError, match=file):
+            read_record(run_of())
+        assert train("--resume", epochs=2) == 0
+        assert_same(run_of(), run_of(exp_dir="whole"))
+        assert [line["epoch"] for line in read_record(run_of()).history] == [1, 2]
+        shutil.rmtree(run_of())
 
 
 @pytest.mark.parametrize("content", ["[]", "", "{", "null", "\udcff"])
 def test_damaged_flags_are_one_line(content, dataset, capsys):
-    assert train() == 0
+    trained()
     (run_of() / "flags.json").write_bytes(content.encode("utf-8", "surrogateescape"))
     assert train("--resume") == 2
     one_line(capsys, "flags.json")
 
 
 def test_a_flipped_bit_is_seen_everywhere(dataset, capsys):
-    assert train() == 0
+    trained()
     for name, starts in {
         "model.pth": [evaluate],
         "m_items.pt": [evaluate],
@@ -190,7 +190,7 @@ WRONG = [None, "text", -1, 1.5, [], {}, (1,), True, torch.zeros(0), torch.zeros(
 
 def test_whatever_a_file_holds_it_is_checked(dataset):
     """Each value of each kind of file, replaced by each wrong one: refused in one line, or as good as before."""
-    assert train() == 0
+    trained()
     assert NAMES.keys() == KINDS.keys()
     refused = 0
     for what, name in NAMES.items():
@@ -210,8 +210,8 @@ def test_whatever_a_file_holds_it_is_checked(dataset):
 
 
 def test_a_checkpoint_of_another_network_is_not_resumed(dataset, capsys):
-    assert train() == 0
-    assert train("--exp_dir", "other", "--fdim", 24) == 0
+    trained()
+    trained("--fdim", 24, exp_dir="other")
     for other in (run_of(exp_dir="other") / "checkpoint.pt", None):
         state = torch.load(run_of() / "checkpoint.pt", weights_only=True)
         if other:

@@ -25,6 +25,7 @@ from helpers import (
     start,
     start_and_pause,
     train,
+    trained,
 )
 from sklearn.metrics import roc_auc_score
 
@@ -103,7 +104,7 @@ def test_deterministic_algorithms_serve_training_and_evaluation(dataset, monkeyp
         assert evaluate("--exp_dir", "a", "--deterministic") == 0
     finally:
         torch.use_deterministic_algorithms(False)
-    assert train("--exp_dir", "b") == 0
+    trained(exp_dir="b")
     assert_same(run_of(exp_dir="a"), run_of(exp_dir="b"))  # nothing but speed changes, on a CPU not even that
 
 
@@ -120,7 +121,7 @@ def test_loss_weights_are_live(dataset):
 
 
 def test_evaluation_flags_are_live(dataset):
-    assert train() == 0
+    trained()
     scores = {}
     for name, flags in {
         "usual": ["--th", 1],
@@ -140,8 +141,7 @@ def test_evaluation_flags_are_live(dataset):
 
 
 def test_model_and_items_by_file_or_directory(dataset, capsys):
-    assert train("--exp_dir", "elsewhere") == 0
-    run = run_of(exp_dir="elsewhere")
+    run = trained(exp_dir="elsewhere")
     outs = []
     for flags in (["--exp_dir", "elsewhere"], ["--model_dir", run], ["--model_dir", run / "model.pth"]):
         capsys.readouterr()
@@ -154,7 +154,7 @@ def test_model_and_items_by_file_or_directory(dataset, capsys):
 
 
 def test_without_labels_scores_are_still_written(dataset, capsys):
-    assert train() == 0
+    trained()
     (dataset / "frame_labels.csv").unlink()
     assert evaluate() == 0
     assert "\nAUC:" not in capsys.readouterr().out
@@ -163,7 +163,7 @@ def test_without_labels_scores_are_still_written(dataset, capsys):
 
 
 def test_the_rate_counts_for_labels_in_seconds(dataset):
-    assert train() == 0
+    trained()
     seconds = "video,first,last\n1,0:00.6,0:00.8\n2,0:00,0:00.5\n"  # as frames at 10 per second: 6 to 8, 0 to 5
     labels = []
     for text, *flags in ((dataset / "frame_labels.csv").read_text(),), (seconds, "--fps", 10):
@@ -192,7 +192,7 @@ def test_videos_that_are_unlabelled_are_not_of_one_class(lines, said, dataset, c
 
 
 def test_labels_of_one_class_still_give_scores(dataset, capsys):
-    assert train() == 0
+    trained()
     (dataset / "frame_labels.csv").write_text("video,first,last\n")
     assert evaluate() == 0
     assert "all 13 labelled frames are normal" in capsys.readouterr().out
@@ -200,7 +200,7 @@ def test_labels_of_one_class_still_give_scores(dataset, capsys):
 
 
 def test_cache_and_workers_change_nothing(dataset):
-    assert train("--exp_dir", "a") == 0
+    trained(exp_dir="a")
     assert train("--exp_dir", "b", "--no_cache", "--num_workers", 2) == 0
     assert train("--exp_dir", "c", "--cache_dir", "elsewhere") == 0
     assert_same(run_of(exp_dir="a"), run_of(exp_dir="b"))
@@ -257,8 +257,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def undisturbed(dataset):
-    assert train("--exp_dir", "whole", epochs=3) == 0
-    return run_of(exp_dir="whole")
+    return trained(exp_dir="whole", epochs=3)
 
 
 def killed_while_saving(monkeypatch, at):
@@ -334,7 +333,7 @@ def test_ctrl_c_keeps_what_is_needed_to_resume(undisturbed):
 
 
 def test_a_run_is_not_overwritten_unless_told(dataset, capsys):
-    assert train() == 0
+    trained()
     before = contents(run_of())[1]
     assert train("--seed", 1) == 2
     one_line(capsys, run_of(), "--overwrite", "--resume")
@@ -347,7 +346,7 @@ def test_a_run_is_not_overwritten_unless_told(dataset, capsys):
 
 
 def test_resuming_with_other_flags_is_refused(dataset, capsys):
-    assert train() == 0
+    trained()
     assert train("--resume", "--lr", 1) == 2
     one_line(capsys, "--lr", "0.0002")
     assert train("--resume", "--exp_dir", "nowhere") == 2
@@ -460,7 +459,7 @@ def test_a_video_with_a_broken_frame_can_be_skipped(cache, dataset, capsys):
 
 
 def test_labels_that_do_not_fit(dataset, capsys):
-    assert train() == 0
+    trained()
     (dataset / "frame_labels.csv").unlink()
     np.save(dataset / "frame_labels.npy", np.zeros(20))
     assert evaluate() == 2
@@ -509,7 +508,7 @@ def damaged(run, damage):
     ],
 )
 def test_broken_model_files(damage, dataset, capsys):
-    assert train() == 0
+    trained()
     assert evaluate("--output_dir", "before") == 0
     path = damaged(run_of(), damage)
     capsys.readouterr()
@@ -519,8 +518,8 @@ def test_broken_model_files(damage, dataset, capsys):
 
 
 def test_items_of_the_other_method_are_refused(dataset, capsys):
-    assert train() == 0
-    assert train("--method", "recon") == 0
+    trained()
+    trained(method="recon")
     assert evaluate("--m_items_dir", run_of("recon") / "m_items.pt") == 2
     one_line(capsys, "recon", "pred")
 
@@ -529,7 +528,7 @@ def test_items_of_the_other_method_are_refused(dataset, capsys):
     "flags", [["--method", "recon"], ["--t_length", 3], ["--h", 32], ["--c", 1], ["--msize", 10], ["--fdim", 512]]
 )
 def test_a_flag_that_contradicts_the_model_is_refused(flags, dataset, capsys):
-    assert train() == 0
+    trained()
     assert evaluate("--model_dir", run_of(), *flags) == 2
     one_line(capsys, flags[0], "contradicts")
 

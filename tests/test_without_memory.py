@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import TINY, assert_same, call, contents, evaluate, one_line, run_of, start_and_pause, train
+from helpers import TINY, assert_same, call, contents, evaluate, one_line, run_of, start_and_pause, train, trained
 from sklearn.metrics import roc_auc_score
 
 import Evaluate
@@ -42,7 +42,7 @@ def test_no_items_are_far_from_nothing_and_stay_none():
 
 @pytest.mark.parametrize("method", ["pred", "recon"])
 def test_a_run_without_memory_from_training_to_figures(method, dataset, capsys):
-    assert train(*WITHOUT, "--method", method, epochs=2) == 0
+    trained(*WITHOUT, method=method, epochs=2)
     run = run_of(method)
     model, items, lines = contents(run)
     assert items.shape == (0, 16)
@@ -74,7 +74,7 @@ def test_its_figures_are_drawn(dataset):
 
 
 def test_a_killed_training_goes_on_as_if_nothing_had_happened(dataset):
-    assert train(*WITHOUT, "--exp_dir", "whole", epochs=2) == 0
+    trained(*WITHOUT, exp_dir="whole", epochs=2)
     flags = (*TINY, *WITHOUT, "--no_figures", "--epochs", "2")
     process = start_and_pause("Train.train_step", 5, "Train", *flags)  # in the second epoch
     process.kill()
@@ -85,7 +85,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(dataset):
 
 
 def test_it_is_exported(dataset, capsys):
-    assert train(*WITHOUT) == 0
+    trained(*WITHOUT)
     assert call(export, run_of()) == 0
     assert "items (0, 16)" in capsys.readouterr().out
     program = torch.export.load(run_of() / "model.pt2").module()
@@ -112,8 +112,8 @@ def test_items_beside_msize_0_are_refused(dataset, capsys):
 
 
 def test_msize_0_contradicts_a_model_that_has_memory_and_the_other_way_round(dataset, capsys):
-    assert train() == 0
-    assert train(*WITHOUT, "--exp_dir", "without") == 0
+    trained()
+    trained(*WITHOUT, exp_dir="without")
     capsys.readouterr()
     assert evaluate(*WITHOUT) == 2
     one_line(capsys, "--msize 0", "which has 4")
@@ -129,12 +129,12 @@ def test_msize_0_contradicts_a_model_that_has_memory_and_the_other_way_round(dat
 
 @pytest.mark.parametrize("flags", [("--th", "0.02"), ("--th", "auto"), ("--alpha", "0.5")])
 def test_flags_of_the_memory_are_refused(flags, dataset, capsys):
-    assert train(*WITHOUT) == 0
+    trained(*WITHOUT)
     assert evaluate(*flags) == 2
     one_line(capsys, "no memory", flags[0])
 
 
 def test_a_memory_that_is_not_there_is_not_diagnosed(dataset, capsys):
-    assert train(*WITHOUT) == 0
+    trained(*WITHOUT)
     assert call(diagnose, run_of()) == 2
     one_line(capsys, "without a memory")
