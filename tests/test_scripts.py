@@ -41,6 +41,7 @@ pytestmark = pytest.mark.usefixtures("in_its_own_folder")
 # Whole runs -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # four processes
 @pytest.mark.parametrize("method", ["pred", "recon"])
 def test_train_then_evaluate_as_a_user_does(method, dataset):
     flags = ("--method", method, "--epochs", "2", "--test_batch_size", "3")
