@@ -44,6 +44,7 @@ class Section {
       if (!this.isGoing) this.follow(player.currentTime); // moved by the controls of the video
       this.isGoing = false; // a server that cannot send parts of a file leaves the video where it was
     });
+    player.addEventListener("pause", () => player.seeking || this.follow(player.currentTime));
     if (player.requestVideoFrameCallback) {
       const every = (_, { mediaTime }) => {
         if (!player.paused && !player.seeking) this.follow(mediaTime);
