@@ -63,6 +63,7 @@ class Curve(NamedTuple):
     auc: float | None
     pictures: list[Picture]
     video: str  # where its annotated video is, relative to the page, if there is one
+    video_start: float | None = None  # seconds of its first frame, if that is none of these
     gaps: np.ndarray | None = None  # bool, whether time is missing before a frame: no alarm goes across
 
 
@@ -171,6 +172,7 @@ def _video(folder: Path, curve: Curve) -> dict[str, Any]:
             for picture in curve.pictures
         ],
         "source": quote(os.fsencode(curve.video)) if has_video else None,
+        "start": float(curve.seconds[0]) if curve.video_start is None else curve.video_start,
         "path": one_line(curve.video),
     }
 

@@ -48,15 +48,16 @@ def page_of_evaluation(
                 video=f"videos/{name}.mp4",
             )
         )
-    unlike, labels = about["unlike_the_paper"], about["avenue_labels"] if about["dataset_type"] == "avenue" else None
+    others = dict(about)
+    name, labels, unlike = (others.pop(key) for key in ("dataset_type", "avenue_labels", "unlike_the_paper"))
+    facts = {"data set": name, "labels": labels if name == "avenue" else None, **others}
     remarks = [f"unlike the paper: {unlike}"] if unlike else []
     if not result.metrics:
         remarks += frame_lines(result, beside.protocols)
     if not (beside.pixels and beside.pixels.error is not None):
         remarks += pixel_lines(beside)
-    facts = {**about, "avenue_labels": labels, "unlike_the_paper": None}  # which the title and a remark say
-    rule = decided.rule if decided else str(decisions)
-    return Page(one_line(str(about["dataset_type"])), _results(result, beside), remarks, facts, rule, curves)
+    rule = decisions if isinstance(decisions, str) else decisions.rule
+    return Page(one_line(name), _results(result, beside), remarks, facts, rule, curves)
 
 
 def _results(result: Evaluation, beside: Beside) -> list[Result]:

@@ -22,12 +22,13 @@ class History:
     def __init__(self) -> None:
         self.rows = np.zeros(FRAMES, ROW)  # frame k is in row k % FRAMES
         self.count = 0
-        self.began = ""  # when a live source gave the first of all
+        self.start, self.began = 0.0, ""  # the time of the first of all, and when a live source gave it
         self.pictures: dict[int, tuple[float, Picture]] = {}  # first frame of an alarm -> its highest score, its peak
 
     def add(self, frame: Frame, psnr: float, distance: float, score: float, alarm: Alarm | None) -> None:
         """Take a frame, its scores, and the alarm that is under way with it."""
-        self.began = self.began or clock(frame)
+        if not self.count:
+            self.start, self.began = frame.seconds, clock(frame)
         self.rows[self.count % FRAMES] = frame.index, frame.seconds, psnr, distance, score, frame.gap
         self.count += 1
         if alarm and alarm.peak == frame.index:
@@ -51,6 +52,7 @@ class History:
             auc=None,
             pictures=[picture for _, picture in self.pictures.values() if picture.frame >= frames[0]],
             video=video,
+            video_start=self.start,
             gaps=gaps,
         )
         remarks = []

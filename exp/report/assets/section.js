@@ -44,6 +44,7 @@ class Section {
       if (!this.isGoing) this.follow(player.currentTime); // moved by the controls of the video
       this.isGoing = false; // a server that cannot send parts of a file leaves the video where it was
     });
+    player.addEventListener("pause", () => player.seeking || this.follow(player.currentTime));
     if (player.requestVideoFrameCallback) {
       const every = (_, { mediaTime }) => {
         if (!player.paused && !player.seeking) this.follow(mediaTime);
@@ -79,16 +80,16 @@ class Section {
   go(place) {
     this.plot.show(place);
     if (!this.player) return;
-    const { seconds } = this.video; // the annotated video begins with the first scored frame
+    const { seconds } = this.video;
     const end = seconds[place + 1] ?? seconds[place] + 0.02;
     this.player.preload = "auto";
     this.isGoing = true;
-    this.player.currentTime = (seconds[place] + Math.min(end, seconds[place] + 0.1)) / 2 - seconds[0];
+    this.player.currentTime = (seconds[place] + Math.min(end, seconds[place] + 0.1)) / 2 - this.video.start;
   }
 
   // The annotated video is at this time.
   follow(time) {
-    const at = time + this.video.seconds[0];
+    const at = time + this.video.start;
     const place = Math.max(0, lowest(this.video.seconds, at + 0.001) - 1);
     this.plot.show(place);
   }
