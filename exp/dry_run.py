@@ -20,7 +20,7 @@ from data.masks import find_masks
 from exp import flags
 from exp.checkpoints import build_model
 from exp.estimate import check_memory
-from exp.run import Run, run_directory
+from exp.run import Run, check_free, run_directory
 from exp.scoring import calibration
 from exp.scoring.evaluation import find_frames
 from exp.scoring.trained import Trained
@@ -70,10 +70,12 @@ def describe_training(args: argparse.Namespace, device: torch.device, processes:
                 report.say("held back", f"{named([video.name for video in held.videos])}, for the calibration")
             steps = len(training_loader(some, args.batch_size, 0, args.seed, (0, processes)))
             batch = args.batch_size * processes
-            report.say("epochs", f"{args.epochs} of {steps} steps with {batch} clips, learning rate {args.lr:g}")
+            report.say("an epoch", f"{steps} steps with {batch} clips")
+    report.say("epochs", f"{args.epochs}, learning rate {args.lr:g}")
     with report.part():
         directory = run_directory(args.dataset_type, args.method, args.exp_dir)
         report.say("results", str(directory))
+        check_free(directory)
         run = Run(directory, {**shape, "processes": processes}, args.resume, args.overwrite, writes=False)
         if clips:
             run.expect_data(content_digest(clips.videos), args.data_changed)
@@ -95,7 +97,7 @@ def describe_evaluation(args: argparse.Namespace, load: Callable[[], Trained], r
     shape = trained.shape if trained else _usual_shape(args)
     if trained:
         report.say("network", f"{_network(shape)}, from {args.model_dir}")
-        report.say("alarms", trained.no_calibration or f"share of false alarms {args.false_alarm_rate:g}")
+        report.say("alarms", trained.no_calibration or f"at --false_alarm_rate {args.false_alarm_rate:g}")
     with report.part():
         if args.video:
             with contextlib.closing(Watched(args.video, args.fps, args.patience, args.test_batch_size, 0)) as stream:
@@ -143,7 +145,7 @@ def _say_truth(report: Report, args: argparse.Namespace, clips: Clips) -> None:
 
 def _say_removed(report: Report, paths: Sequence[Path]) -> None:
     if paths:
-        report.say("removed", f"{len(paths)} files of an earlier run there: {named([path.name for path in paths])}")
+        report.say("removed", f"{len(paths)} files that are there: {named([path.name for path in paths])}")
 
 
 def _network(shape: Mapping[str, Any]) -> str:
