@@ -13,7 +13,7 @@ import torch
 
 from data import synthetic
 from data.cache import NO_CACHE, content_digest
-from data.clips import Clips, open_split, training_loader
+from data.clips import Clips, open_split, split_videos, training_loader
 from data.intervals import seconds_at
 from data.labels import frame_labels, label_source
 from data.masks import find_masks
@@ -50,7 +50,8 @@ class Report:
         """Say what is in the way, and return the exit status: 2 where something is, as without --dry_run."""
         for problem in self.problems:
             self.say("problem", problem)
-        print(f"dry run, nothing was written: {command} {'would fail' if self.problems else 'can start'}")
+        ends = "would fail" if self.problems else "can start"
+        print(f"dry run: nothing was written, no frame was decoded (python -m data.check does): {command} {ends}")
         return 2 if self.problems else 0
 
 
@@ -107,7 +108,7 @@ def describe_evaluation(args: argparse.Namespace, load: Callable[[], Trained], r
             report.say("data", _counted(clips))
             find_frames(args.frames or [], clips)
             with report.part():
-                _say_truth(report, args, clips)
+                _say_truth(report, args)
     if not args.video:
         report.say("results", str(args.output_dir))
         _say_removed(report, [path for pattern in results for path in args.output_dir.glob(pattern)])
@@ -124,10 +125,10 @@ def _undecoded_clips(report: Report, args: argparse.Namespace, split: str, shape
     return open_split(flags.source_of(args)._replace(cache=NO_CACHE, bad_frames="fail"), split, shape)
 
 
-def _say_truth(report: Report, args: argparse.Namespace, clips: Clips) -> None:
+def _say_truth(report: Report, args: argparse.Namespace) -> None:
     """Which labels and masks the metrics would be of. Raises InputError where the labels do not fit."""
-    seconds = seconds_at(args.fps)
-    labels = frame_labels(args.dataset_path, args.dataset_type, clips.videos, args.avenue_labels, seconds)
+    videos = split_videos(args.dataset_path, args.dataset_type, "testing")  # those without a clip too
+    labels = frame_labels(args.dataset_path, args.dataset_type, videos, args.avenue_labels, seconds_at(args.fps))
     if labels is None:
         report.say("labels", "none, so there are scores but no AUC")
     else:
@@ -136,7 +137,7 @@ def _say_truth(report: Report, args: argparse.Namespace, clips: Clips) -> None:
         left_out = [name for name, values in labels.items() if values is None]
         text += f", unlabelled: {named(left_out)}" if left_out else ""
         report.say("labels", f"{text} ({label_source(args.dataset_path, args.dataset_type)})")
-    masks, wrong = find_masks(Path(args.dataset_path) / args.dataset_type, clips.videos)
+    masks, wrong = find_masks(Path(args.dataset_path) / args.dataset_type, videos)
     if wrong:
         report.say("masks", f"no pixel-level AUC: {wrong[0]}")
     elif masks:

@@ -100,6 +100,15 @@ def test_what_would_be_evaluated(dataset, capsys):
     assert before > results and said["removed"][0].startswith("3 files ")
 
 
+def test_labels_of_videos_without_a_clip_are_no_problem(dataset, make_videos, capsys):
+    assert train() == 0
+    make_videos(dataset / "testing/more", {"3": 4})
+    (dataset / "testing/more/3").rename(dataset / "testing/frames/3")
+    (dataset / "frame_labels.csv").write_text("video,first,last\n1,6,8\n3,0,1\n")
+    said, status = dry(Evaluate, capsys, "--dataset_type", "own")
+    assert status == 0 and said["labels"][0].startswith("5 of 25 frames")
+
+
 def test_all_that_is_in_the_way_of_an_evaluation_is_said(dataset, capsys):
     (dataset / "frame_labels.csv").write_text("video,first,last\n3,6,8\n")
     said, status = dry(Evaluate, capsys, "--dataset_type", "own")
