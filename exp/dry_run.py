@@ -13,14 +13,14 @@ import torch
 
 from data import synthetic
 from data.cache import NO_CACHE, content_digest
-from data.clips import Clips, open_split, training_loader
+from data.clips import Clips, open_split, split_videos, training_loader
 from data.intervals import seconds_at
 from data.labels import frame_labels, label_source
 from data.masks import find_masks
 from exp import flags
 from exp.checkpoints import build_model
 from exp.estimate import check_memory
-from exp.run import Run, run_directory
+from exp.run import Run, check_free, run_directory
 from exp.scoring import calibration
 from exp.scoring.evaluation import find_frames
 from exp.scoring.trained import Trained
@@ -50,7 +50,8 @@ class Report:
         """Say what is in the way, and return the exit status: 2 where something is, as without --dry_run."""
         for problem in self.problems:
             self.say("problem", problem)
-        print(f"dry run, nothing was written: {command} {'would fail' if self.problems else 'can start'}")
+        ends = "would fail" if self.problems else "can start"
+        print(f"dry run: nothing was written, no frame was decoded (python -m data.check does): {command} {ends}")
         return 2 if self.problems else 0
 
 
@@ -70,10 +71,12 @@ def describe_training(args: argparse.Namespace, device: torch.device, processes:
                 report.say("held back", f"{named([video.name for video in held.videos])}, for the calibration")
             steps = len(training_loader(some, args.batch_size, 0, args.seed, (0, processes)))
             batch = args.batch_size * processes
-            report.say("epochs", f"{args.epochs} of {steps} steps with {batch} clips, learning rate {args.lr:g}")
+            report.say("an epoch", f"{steps} steps with {batch} clips")
+    report.say("epochs", f"{args.epochs}, learning rate {args.lr:g}")
     with report.part():
         directory = run_directory(args.dataset_type, args.method, args.exp_dir)
         report.say("results", str(directory))
+        check_free(directory)
         run = Run(directory, {**shape, "processes": processes}, args.resume, args.overwrite, writes=False)
         if clips:
             run.expect_data(content_digest(clips.videos), args.data_changed)
@@ -95,7 +98,7 @@ def describe_evaluation(args: argparse.Namespace, load: Callable[[], Trained], r
     shape = trained.shape if trained else _usual_shape(args)
     if trained:
         report.say("network", f"{_network(shape)}, from {args.model_dir}")
-        report.say("alarms", trained.no_calibration or f"share of false alarms {args.false_alarm_rate:g}")
+        report.say("alarms", trained.no_calibration or f"at --false_alarm_rate {args.false_alarm_rate:g}")
     with report.part():
         if args.video:
             with contextlib.closing(Watched(args.video, args.fps, args.patience, args.test_batch_size, 0)) as stream:
@@ -105,7 +108,7 @@ def describe_evaluation(args: argparse.Namespace, load: Callable[[], Trained], r
             report.say("data", _counted(clips))
             find_frames(args.frames or [], clips)
             with report.part():
-                _say_truth(report, args, clips)
+                _say_truth(report, args)
     if not args.video:
         report.say("results", str(args.output_dir))
         _say_removed(report, [path for pattern in results for path in args.output_dir.glob(pattern)])
@@ -122,10 +125,10 @@ def _undecoded_clips(report: Report, args: argparse.Namespace, split: str, shape
     return open_split(flags.source_of(args)._replace(cache=NO_CACHE, bad_frames="fail"), split, shape)
 
 
-def _say_truth(report: Report, args: argparse.Namespace, clips: Clips) -> None:
+def _say_truth(report: Report, args: argparse.Namespace) -> None:
     """Which labels and masks the metrics would be of. Raises InputError where the labels do not fit."""
-    seconds = seconds_at(args.fps)
-    labels = frame_labels(args.dataset_path, args.dataset_type, clips.videos, args.avenue_labels, seconds)
+    videos = split_videos(args.dataset_path, args.dataset_type, "testing")  # those without a clip too
+    labels = frame_labels(args.dataset_path, args.dataset_type, videos, args.avenue_labels, seconds_at(args.fps))
     if labels is None:
         report.say("labels", "none, so there are scores but no AUC")
     else:
@@ -134,7 +137,7 @@ def _say_truth(report: Report, args: argparse.Namespace, clips: Clips) -> None:
         left_out = [name for name, values in labels.items() if values is None]
         text += f", unlabelled: {named(left_out)}" if left_out else ""
         report.say("labels", f"{text} ({label_source(args.dataset_path, args.dataset_type)})")
-    masks, wrong = find_masks(Path(args.dataset_path) / args.dataset_type, clips.videos)
+    masks, wrong = find_masks(Path(args.dataset_path) / args.dataset_type, videos)
     if wrong:
         report.say("masks", f"no pixel-level AUC: {wrong[0]}")
     elif masks:
@@ -143,7 +146,7 @@ def _say_truth(report: Report, args: argparse.Namespace, clips: Clips) -> None:
 
 def _say_removed(report: Report, paths: Sequence[Path]) -> None:
     if paths:
-        report.say("removed", f"{len(paths)} files of an earlier run there: {named([path.name for path in paths])}")
+        report.say("removed", f"{len(paths)} files that are there: {named([path.name for path in paths])}")
 
 
 def _network(shape: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ resuming brings the others in line with the checkpoint. exp/checkpoints.py has w
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -171,13 +172,7 @@ class Lock:
         path = directory / "train.lock"
         with writing(path):
             self.file: IO[str] = open(path, "a+", encoding="utf-8")  # noqa: SIM115
-        try:
-            _lock(self.file)
-        except OSError:
-            self.file.seek(0)
-            holder = self.file.read(200).strip() or "another process"
-            self.file.close()
-            raise InputError(f"{holder} is training in {directory}: wait for it, or name another --exp_dir") from None
+        _lock_for(directory, self.file)
         with writing(path):
             self.file.truncate(0)
             self.file.write(f"process {os.getpid()} on {platform.node()}\n")
@@ -185,6 +180,22 @@ class Lock:
 
     def release(self) -> None:
         self.file.close()
+
+
+def check_free(directory: Path) -> None:
+    """Raise InputError where another training holds the lock of a directory. Nothing is written."""
+    with contextlib.suppress(FileNotFoundError), open(directory / "train.lock", "r+", encoding="utf-8") as file:
+        _lock_for(directory, file)
+
+
+def _lock_for(directory: Path, file: IO[str]) -> None:
+    try:
+        _lock(file)
+    except OSError:
+        file.seek(0)
+        holder = file.read(200).strip() or "another process"
+        file.close()
+        raise InputError(f"{holder} is training in {directory}: wait for it, or name another --exp_dir") from None
 
 
 if sys.platform == "win32":

@@ -1,5 +1,6 @@
 """--dry_run of both scripts: it says what would be done and what is in the way, and writes nothing."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from test_own_data import write_video
 
 import Evaluate
 import Train
+from exp.run import Lock
 
 pytestmark = pytest.mark.usefixtures("in_its_own_folder")
 
@@ -39,7 +41,7 @@ def test_what_would_be_trained(dataset, capsys):
     assert "clips of 5 at 16x16" in said["network"][0] and "4 items" in said["network"][0]
     assert said["data"] == [f"1 videos, 6 clips, of {dataset / 'training/frames'}"]
     assert said["held back"][0].startswith(("1,", "2,"))
-    assert said["epochs"] == ["3 of 1 steps with 4 clips, learning rate 0.0002"]
+    assert said["an epoch"] == ["1 steps with 4 clips"] and said["epochs"] == ["3, learning rate 0.0002"]
     assert said["results"] == [str(run_of())]
     assert not said.keys() & {"problem", "removed", "resuming"}
 
@@ -59,6 +61,16 @@ def test_a_dry_run_of_training_says_what_the_run_there_means(dataset, capsys):
     said, status = dry(Train, capsys, *TINY, "--epochs", 2, "--resume")
     assert (said["resuming"], status) == ([f"{run_of()} has all of its 2 epochs"], 0)
     assert "removed" not in said
+
+
+def test_a_training_under_way_is_in_the_way(dataset, capsys):
+    assert train(epochs=2) == 0
+    lock = Lock(run_of())
+    said, status = dry(Train, capsys, *TINY, "--epochs", 2, "--resume")
+    lock.release()
+    assert status == 2
+    assert f"process {os.getpid()}" in said["problem"][0] and "is training in" in said["problem"][0]
+    assert dry(Train, capsys, *TINY, "--epochs", 2, "--resume")[1] == 0
 
 
 def test_all_that_is_in_the_way_of_a_training_is_said(dataset, capsys):
@@ -86,6 +98,15 @@ def test_what_would_be_evaluated(dataset, capsys):
     assert said["results"] == [str(run_of())]
     results = {"scores.csv", "alarms.csv", "evaluation.json"}
     assert before > results and said["removed"][0].startswith("3 files ")
+
+
+def test_labels_of_videos_without_a_clip_are_no_problem(dataset, make_videos, capsys):
+    assert train() == 0
+    make_videos(dataset / "testing/more", {"3": 4})
+    (dataset / "testing/more/3").rename(dataset / "testing/frames/3")
+    (dataset / "frame_labels.csv").write_text("video,first,last\n1,6,8\n3,0,1\n")
+    said, status = dry(Evaluate, capsys, "--dataset_type", "own")
+    assert status == 0 and said["labels"][0].startswith("5 of 25 frames")
 
 
 def test_all_that_is_in_the_way_of_an_evaluation_is_said(dataset, capsys):

@@ -43,7 +43,7 @@ class Trained(NamedTuple):
 
 
 def load_trained(
-    path: Path,
+    path: Path | str,
     items_path: Path | None = None,
     given: dict[str, Any] | None = None,
     device: str | torch.device = "auto",
@@ -56,6 +56,7 @@ def load_trained(
     memory items, m_items.pt beside it if not given; given: settings of exp.checkpoints.SHAPE that the file must agree
     with, and h and w for a released model, which does not hold them (256 if not given). Raises InputError.
     """
+    path = Path(path)
     model_path = path / "model.pth" if path.is_dir() else path
     items_path = items_path or model_path.with_name("m_items.pt")
     model, items, shape = load_model(model_path, items_path, {**dict.fromkeys(SHAPE), **(given or {})})
@@ -90,12 +91,12 @@ def score_frames(trained: Trained, frames: Iterable[np.ndarray], scoring: Scorin
     return _score(trained, (_frame(k, picture) for k, picture in enumerate(frames)), scoring)
 
 
-def score_video(trained: Trained, path: Path, scoring: Scoring | None = None) -> FrameScores:
+def score_video(trained: Trained, path: Path | str, scoring: Scoring | None = None) -> FrameScores:
     """Score a video file, or a folder that holds the frames of one video, as `score_frames` does.
 
     Raises InputError where it cannot be read to its end, or has fewer frames than a clip.
     """
-    return _score(trained, _frames_of(path), scoring)
+    return _score(trained, _frames_of(Path(path)), scoring)
 
 
 def _frames_of(path: Path) -> Iterator[Frame]:
