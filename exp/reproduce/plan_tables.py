@@ -88,7 +88,9 @@ def front(name: str, results: Results) -> list[str]:
     for training, entries in columns(name, results).items():
         if entries:
             rows.append((called(training), percent(measured(entries)), len(entries), *others_of(name, training)))
-    rows += [(what, auc, n, *[NOTHING] * 3) for what, auc, n, *_ in baseline_rows(name, results)]
+    of_copy = copied(runs_of(results, "pred"))
+    if of_copy is not None:
+        rows.append(("copying the previous frame", f"{of_copy:.1f}", *[NOTHING] * 4))
     header = ("frame-level AUC, %", "here", "n", "released code", "paper", "others' re-trainings")
     return [*markdown(header, rows), "", f"Here: {command(name)}, mean ± sample standard deviation over n seeds."]
 
