@@ -21,7 +21,7 @@ from pathlib import Path
 from data import findings as look
 from data import synthetic
 from data.archives import differences
-from data.findings import SCRIPTS, Checked, Finding, Frame
+from data.findings import SCRIPTS, Checked, Finding, FrameFacts
 from data.frames import Video, scan, split_directory
 from data.intervals import Labels, LabelsError, seconds_at
 from data.labels import BUILT_IN, FAMILIES, frame_labels, label_source
@@ -46,16 +46,16 @@ def find(dataset: Path, split: str) -> tuple[list[Video], list[Finding]]:
     return [video for video, _ in scanned if video.frames], findings
 
 
-def read_frame(path: Path) -> Frame:
+def read_frame(path: Path) -> FrameFacts:
     try:
         picture, header = read_checked(path)
     except FrameError as error:
-        return Frame(error=str(error))
+        return FrameFacts(error=str(error))
     digest = hashlib.blake2b(picture.data, digest_size=16).digest()
-    return Frame((picture.shape[1], picture.shape[0]), digest, header.pixel, header.pages)
+    return FrameFacts((picture.shape[1], picture.shape[0]), digest, header.pixel, header.pages)
 
 
-def read(videos: Mapping[str, Sequence[Video]]) -> list[Checked]:
+def read_videos(videos: Mapping[str, Sequence[Video]]) -> list[Checked]:
     """Decode all frames of {split: [Video, ...]} by all cores, with a progress bar."""
     checked, total = [], sum(len(video.frames) for some in videos.values() for video in some)
     # the decoders and hashlib release the interpreter, so threads are as fast as processes
@@ -88,7 +88,7 @@ def check(
     for split in SCRIPTS:
         videos[split], more = find(dataset, split)
         findings += more
-    checked, labels = read(videos), None
+    checked, labels = read_videos(videos), None
     findings += look.unread(checked)
     findings += look.lengths(checked, t_length, batch_size)
     if testing := videos["testing"]:
@@ -102,7 +102,7 @@ def check(
             findings += [Finding("error", problem, SCRIPTS["testing"]) for problem in problems]
         findings += [Finding(level, text) for level, text in mask_findings(dataset, testing, labels)]
     findings += look.frame_names(checked)
-    findings += look.pixels(checked)
+    findings += look.pixel_kinds(checked)
     findings += look.shared_frames(checked, t_length)
     findings += look.repeated_frames(checked, t_length)
     findings += look.frame_sizes(checked)
@@ -114,7 +114,7 @@ def check(
     return checked, labels, sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
 
-def verdict(findings: Sequence[Finding], labels: Labels | None, t_length: int, batch_size: int) -> str:
+def conclusion(findings: Sequence[Finding], labels: Labels | None, t_length: int, batch_size: int) -> str:
     """What was checked for each script, and whether it stops it. That is less than that it works: Train.py may lack
     memory, or find another file changed."""
     fails = {finding.fails for finding in findings}
@@ -186,7 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
     print()
     for finding in findings:
         print(f"{finding.level}: {f'{finding.fails} fails: ' if finding.fails else ''}{one_line(finding.text)}")
-    print(verdict(findings, labels, args.t_length, args.batch_size))
+    print(conclusion(findings, labels, args.t_length, args.batch_size))
     return int(any(finding.fails for finding in findings))
 
 

@@ -24,7 +24,7 @@ class Finding(NamedTuple):
     fails: str | None = None  # what an error stops, of SCRIPTS
 
 
-class Frame(NamedTuple):
+class FrameFacts(NamedTuple):
     """What decoding a frame gave."""
 
     size: tuple[int, int] | None = None  # (width, height)
@@ -39,7 +39,7 @@ class Checked(NamedTuple):
 
     split: str
     video: Video
-    frames: list[Frame]
+    frames: list[FrameFacts]
 
     def __str__(self) -> str:
         return f"{self.split} video {self.video.name}"
@@ -119,7 +119,7 @@ def frame_sizes(checked: Sequence[Checked]) -> Iterator[Finding]:
         yield Finding("note", f"videos have {len(usual)} frame sizes, all are resized alike: {listed}")
 
 
-def pixels(checked: Sequence[Checked]) -> Iterator[Finding]:
+def pixel_kinds(checked: Sequence[Checked]) -> Iterator[Finding]:
     """Pictures of which only a part is used: the upper 8 of 16 bits, the first of several pages."""
     for one in checked:
         if deep := [i for i, frame in enumerate(one.frames) if frame.pixel == "uint16"]:
