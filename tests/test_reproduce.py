@@ -21,7 +21,7 @@ from exp.reproduce import __main__ as reproduce
 from exp.reproduce import cells, claims, measures, plan_tables, tables
 from exp.reproduce import runs as planned
 from exp.reproduce.means import Mean, mean_of, paired, verdict_on_gain, verdict_on_value
-from exp.reproduce.plans import EVALUATIONS, PLANS, PSNR_ALONE, UPDATE_OFF, Plan, Training
+from exp.reproduce.plans import DISTANCE_ALONE, EVALUATIONS, PLANS, PSNR_ALONE, UPDATE_OFF, Plan, Training
 from exp.run import FREE
 from exp.scoring.lesions import LESIONS
 from utils import InputError, run_script
@@ -31,6 +31,7 @@ OPTION = "--loss_compact 0 --loss_separate 0"
 WAYS = {  # each with the flags of Evaluate.py that are the same
     "as published": ({}, []),
     PSNR_ALONE: ({"alpha": 1.0}, ["--alpha", 1]),
+    DISTANCE_ALONE: ({"alpha": 0.0}, ["--alpha", 0]),
     UPDATE_OFF: ({"memory_update": False}, ["--memory_update", "off"]),
     "auto": ({"quantile": 0.95}, ["--th", "auto"]),
     "smooth": ({"sigma": Span(2)}, ["--smooth", 2]),
@@ -380,7 +381,8 @@ def test_lesions_of_every_run(full_plan, scorings):
     entry = results()["pred-seed0"]
     assert list(entry["lesions"]) == list(LESIONS)
     intact, evaluations = entry["lesions"]["intact"], entry["evaluations"]
-    for part, way in (("both", "as published"), ("psnr", PSNR_ALONE)):
+    assert len(scorings) == 3 + len(LESIONS) - 1  # as published, memory off, γ auto; nothing is scored twice
+    for part, way in (("both", "as published"), ("psnr", PSNR_ALONE), ("distance", DISTANCE_ALONE)):
         assert intact[part] == pytest.approx(evaluations[way]["auc"])
     table = tables.make("mini/lesions")
     assert table[0].count("`pred`") == 3 and len([row for row in table if row.startswith("| ")]) == 2 + len(LESIONS)

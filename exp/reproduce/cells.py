@@ -63,6 +63,11 @@ def command(name: str) -> str:
     return f"`python -m exp.reproduce {name}`: {plan.dataset_type}, {flags}"
 
 
+def not_run(name: str) -> list[str]:
+    """In place of a part of a plan's tables that no run has given yet."""
+    return [f"Not run yet. {command(name)}."]
+
+
 def source(*environments: dict[str, Any]) -> str:
     """What programs and machines gave a result: the commits with each PyTorch and device."""
     commits: dict[tuple[str, str], dict[str, None]] = {}

@@ -69,9 +69,9 @@ def claims(results: AllResults) -> list[str]:
         difference = paired(by_seed(runs_of(there, claim.method)), claim.without(there))
         rows.append(_row(f"{claim.text}: `{claim.method}`", NOTHING, ABLATIONS, difference, "+"))
     rows.append(_items_row(results[ABLATIONS]))
-    rows.append(("67 frames per second on a GPU", "67", NOTHING, NOTHING, 0, NOTHING, f"**{NOT_TESTED}**"))
+    rows.append(("67 frames per second on a GPU", "67", NOTHING, NOTHING, 0, NOTHING, NOT_TESTED))
     header = ("claim of the paper", "paper", "measured here", "95 % interval", "n", "frames", "verdict")
-    return markdown(header, rows)
+    return markdown(header, [(*row[:-1], f"**{row[-1]}**") for row in rows])
 
 
 def _value_row(method: str, results: AllResults) -> tuple:
@@ -80,16 +80,16 @@ def _value_row(method: str, results: AllResults) -> tuple:
     plan, published = (at_size or [ABLATIONS])[0], PAPER["ped2", method]
     value = mean_of(list(by_seed(runs_of(results[plan], method)).values()))
     row = _row(f"`{method}` has an AUC of {published} % on Ped2", str(published), plan, value)
-    return (*row[:-1], f"**{verdict_on_value(value, published) if at_size else NOT_TESTED}**")
+    return (*row[:-1], verdict_on_value(value, published) if at_size else NOT_TESTED)
 
 
 def _row(text: str, published: str, plan: str, found: Mean | None, sign: str = "") -> tuple:
     size = f"{PLANS[plan].setting('--h')}x{PLANS[plan].setting('--w')}"
     if found is None:
-        return text, published, NOTHING, NOTHING, 0, size, f"**{NOT_TESTED}**"
+        return text, published, NOTHING, NOTHING, 0, size, NOT_TESTED
     mean = signed(found.mean) if sign else f"{found.mean:.1f}"
     interval = ends(found.low, found.high, sign)
-    return text, published, mean, interval, found.n, size, f"**{verdict_on_gain(found)}**"
+    return text, published, mean, interval, found.n, size, verdict_on_gain(found)
 
 
 def _items_row(results: Results) -> tuple:
@@ -102,7 +102,7 @@ def _items_row(results: Results) -> tuple:
     used = [sum(count > 0 for count in counts) for counts in won]
     verdict = REPRODUCED if min(used) == len(won[0]) else NOT_REPRODUCED
     found = f"{min(used)} to {max(used)} of {len(won[0])} in use"
-    return *row[:2], found, NOTHING, len(entries), row[5], f"**{verdict}**"
+    return *row[:2], found, NOTHING, len(entries), row[5], verdict
 
 
 def sizes(results: AllResults) -> list[str]:

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from exp.reproduce.cells import NOTHING, Results, columns, command, ends, markdown, percent
+from exp.reproduce.cells import NOTHING, Results, columns, ends, markdown, not_run, percent
 from exp.reproduce.plans import PUBLISHED
 
 PROTOCOLS = {
@@ -30,10 +30,6 @@ def found_of(name: str, results: Results, find: Callable[[dict[str, Any]], Any])
         if some:
             found[f"`{training.method}`, n = {len(some)}"] = some
     return found
-
-
-def not_run(name: str) -> list[str]:
-    return [f"Not run yet. {command(name)}."]
 
 
 def protocols_table(name: str, results: Results) -> list[str]:

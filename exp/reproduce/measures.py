@@ -17,10 +17,20 @@ from exp import calibrate
 from exp.checkpoints import build_model
 from exp.device import fold_batch_norms, place
 from exp.pack import sha256
-from exp.reproduce.plans import PUBLISHED, UNTRAINED_SEEDS, Plan, Way, scoring_in, settings_of
+from exp.reproduce.plans import (
+    DISTANCE_ALONE,
+    PSNR_ALONE,
+    PUBLISHED,
+    UNTRAINED_SEEDS,
+    Plan,
+    Way,
+    scoring_in,
+    settings_of,
+)
 from exp.reproduce.runs import PlannedRun
 from exp.run import FREE, environment, read_record
 from exp.scoring import calibration
+from exp.scoring.alarms import calibrated_scores
 from exp.scoring.calibration import Calibration
 from exp.scoring.evaluation import Evaluation, Metrics, abnormality, auc_by_video, compare, measure
 from exp.scoring.lesions import LESIONS, parts_auc
@@ -80,8 +90,7 @@ def published_result(
     """The evaluation in the published way, with what is kept of it alone: other protocols, and where in the frame."""
     pixels = PixelCounter(test.masks, [video.name for video in test.clips.videos])
     result = test.score(model, items, scoring, pixels.add)
-    both = zip(result.psnr, result.distance, strict=True)
-    calibrated = [normal.abnormality(p, d, scoring.alpha) for p, d in both] if normal else None
+    calibrated = calibrated_scores(result, normal, scoring) if normal else None
     several, found = protocols(result, scoring, calibrated), pixels.metrics()
     return result, {
         **metrics_of(result, scoring),
@@ -116,12 +125,17 @@ def evaluate_run(trained: Trained, test: TestSet, wanted: dict[str, Way]) -> dic
     return results
 
 
-def score_lesions(trained: Trained, test: TestSet) -> dict[str, Result]:
-    """The AUC of each part of the score with each damaged memory of exp/scoring/lesions.py."""
-    scoring, found = trained.scoring(), {}
+def score_lesions(trained: Trained, test: TestSet, evaluations: dict[str, Result]) -> dict[str, Result]:
+    """The AUC of each part of the score with each damaged memory of exp/scoring/lesions.py.
+
+    evaluations: those of the run, which hold what the memory as it is gives.
+    """
+    ways = {"psnr": PSNR_ALONE, "distance": DISTANCE_ALONE, "both": PUBLISHED}
+    scoring, found = trained.scoring(), {"intact": {part: evaluations[way]["auc"] for part, way in ways.items()}}
     for name, lesion in LESIONS.items():
-        model, items = lesion(trained.model, trained.items)
-        found[name] = parts_auc(test.score(model, items, scoring), scoring)._asdict()
+        if name not in found:
+            model, items = lesion(trained.model, trained.items)
+            found[name] = parts_auc(test.score(model, items, scoring), scoring)._asdict()
     return found
 
 
@@ -152,7 +166,7 @@ def entry_of(run: PlannedRun, before: Result | None, source: Source, device: tor
     entry["evaluated"] = {"date": time.strftime("%Y-%m-%d"), **environment(device)}
     entry["evaluations"] = {name: found[name] for name in ways}
     if run.training.lesions:
-        entry["lesions"] = lesions or score_lesions(trained, test)
+        entry["lesions"] = lesions or score_lesions(trained, test, found)
     return entry
 
 

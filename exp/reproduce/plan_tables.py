@@ -15,6 +15,7 @@ from exp.reproduce.cells import (
     hours,
     markdown,
     measured,
+    not_run,
     percent,
     read_results,
     runs_of,
@@ -96,27 +97,19 @@ def front(name: str, results: Results) -> list[str]:
 
 
 def comparisons(name: str, results: Results) -> list[str]:
-    """One row per training with an option: the full method minus that, seed by seed."""
+    """One row per training with an option: what it changes against the full method, seed by seed."""
     base = {training.method: entries for training, entries in columns(name, results).items() if not training.option}
     rows = []
     for training, entries in columns(name, results).items():
         if training.option and entries:
-            difference = paired(by_seed(base.get(training.method, [])), by_seed(entries))
-            rows.append((f"{called(training)} instead of `{training.method}`", *_loss(difference)))
+            change = paired(by_seed(entries), by_seed(base.get(training.method, [])))
+            rows.append((f"{called(training)} instead of `{training.method}`", *gain(change)))
     header = ("change of the AUC, percentage points", "mean", "95 % interval", "n")
     return [
         *markdown(header, rows),
         "",
         "Differences are taken seed by seed. An interval that holds zero decides nothing.",
     ]
-
-
-def _loss(difference: Any) -> tuple[str, str, int]:
-    """The cells of what a change costs, from the gain of the full method."""
-    if difference is None:
-        return gain(None)
-    turned = [None if value is None else -value for value in (difference.high, difference.low)]
-    return gain(difference._replace(mean=-difference.mean, low=turned[0], high=turned[1]))
 
 
 # Baselines ------------------------------------------------------------------------------------------------------------
@@ -153,7 +146,7 @@ def baselines_table(name: str, results: Results) -> list[str]:
     """One row per baseline, beside what the trained network has more."""
     rows = baseline_rows(name, results)
     if not rows:
-        return [f"Not run yet. {command(name)}."]
+        return not_run(name)
     header = ("frame-level AUC, %", "AUC", "n", "trained network: gain", "95 % interval", "n of the gain")
     return markdown(header, rows)
 

@@ -108,12 +108,17 @@ class Measures(NamedTuple):
     alarmed_share: float  # the share of all frames that are in alarms
 
 
+def calibrated_scores(result: Evaluation, calibration: Calibration, scoring: Scoring) -> list[np.ndarray]:
+    """The calibrated abnormality of the frames of each video, (n,), smoothed over time as `scoring` says."""
+    both = zip(result.psnr, result.distance, strict=True)
+    return smoothed([calibration.abnormality(p, d, scoring.alpha) for p, d in both], result.seconds, scoring)
+
+
 def decide(
     result: Evaluation, calibration: Calibration, scoring: Scoring, false_alarm_rate: float, merge_gap: Span
 ) -> Decisions:
     """Judge the frames of an evaluation by a calibration: those above its threshold form alarms."""
-    both = zip(result.psnr, result.distance, strict=True)
-    scores = smoothed([calibration.abnormality(p, d, scoring.alpha) for p, d in both], result.seconds, scoring)
+    scores = calibrated_scores(result, calibration, scoring)
     fps = float(np.median([rate_of(seconds) for seconds in result.seconds]))
     rule = alarm_rule(calibration, scoring, false_alarm_rate, merge_gap, fps)
     alarms = [
