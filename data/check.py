@@ -10,6 +10,7 @@ Exit status: 0 nothing found that stops either, 1 training or evaluation would f
 """
 
 import argparse
+import contextlib
 import hashlib
 import math
 import os
@@ -136,7 +137,10 @@ def report(dataset: Path, checked: Sequence[Checked], labels: Labels | None, t_l
     for split in SCRIPTS:
         some = [one for one in checked if one.split == split]
         frames = [frame for one in some for frame in one.frames]
-        clips = sum(max(0, len(one.frames) - t_length + 1) for one in some)
+        clips = 0
+        for one in some:
+            with contextlib.suppress(InputError):  # of broken times, which are a finding
+                clips += one.clips(t_length)
         sizes = Counter(frame.size for frame in frames if frame.size).most_common()
         listed = named([f"{width}x{height}" for (width, height), _ in sizes])
         print(f"{split:<10}{len(some):>8}{len(frames):>10}{clips:>14}   {listed}")

@@ -1,4 +1,7 @@
-"""Clips: t_length consecutive frames of one video stacked along channels, 8-bit until on the device that computes."""
+"""Clips: t_length consecutive frames of one video, stacked along channels.
+
+They span no gap in time, and are 8-bit until they are on the device that computes.
+"""
 
 import copy
 import shutil
@@ -20,7 +23,8 @@ from data import synthetic
 from data.cache import KEPT, Cache, CachedFrames, DecodedFrames, open_frames, without_bad_videos
 from data.frames import Video, find_videos, split_directory
 from data.pictures import FrameError
-from utils import InputError, one_line
+from data.times import clip_ends, gaps_of
+from utils import InputError, named, one_line
 
 CHUNK = 8  # test clips encoded at once where nothing else is asked for; no score depends on it
 WORKERS = 2  # processes that decode frames where no cache does without them
@@ -31,30 +35,45 @@ CPU = torch.device("cpu")
 
 
 class Clips(Dataset):
-    """All clips of a list of videos: a video of n frames gives n - t_length + 1, and no clip crosses videos.
+    """All clips of a list of videos: a video of n frames gives n - t_length + 1, fewer where it has gaps in time.
 
-    frames: those of the videos, one after the other, an object with shape (N, c, H, W) whose slices are uint8 arrays
-    (data.cache). Items are uint8 (t_length·c, H, W). `videos` then holds those that have clips, `lengths` how many; a
-    shorter video is skipped with a warning. Raises InputError when none is long enough.
+    No clip spans two videos or a gap. Items are uint8 (t_length·c, H, W). frames: those of the videos, one after the
+    other, an object with shape (N, c, H, W) whose slices are uint8 arrays (data.cache). A video without a clip is
+    skipped with a warning. Raises InputError when no video has one, or when its times are broken (data/times.py).
     """
 
     def __init__(self, videos: Sequence[Video], frames: DecodedFrames | CachedFrames | np.ndarray, t_length: int):
         self.frames = frames
         self.t_length = t_length
         ends = np.cumsum([len(video.frames) for video in videos])
-        self.videos: list[Video] = []
+        self.videos: list[Video] = []  # those that have clips, and for each of them:
+        self.ends: list[np.ndarray] = []  # the indices (n,) of the frames that its clips end with
+        self.gaps: list[np.ndarray] = []  # (n,) bool, whether a gap in time is between a clip and the one before it
         firsts = []
         for video, end in zip(videos, ends, strict=True):
-            if len(video.frames) < t_length:
-                short = f"video {one_line(video.name)} is skipped: {len(video.frames)} frames, a clip needs {t_length}"
-                print(f"warning: {short}", file=sys.stderr)
+            is_gap = gaps_of(video)
+            last = clip_ends(is_gap, t_length)
+            if not len(last):
+                at_once = "" if len(video.frames) < t_length else " without a gap in time"
+                short = f"{len(video.frames)} frames, a clip needs {t_length}{at_once}"
+                print(f"warning: video {one_line(video.name)} is skipped: {short}", file=sys.stderr)
                 continue
             self.videos.append(video)
-            firsts.append(np.arange(end - len(video.frames), end - t_length + 1))
+            self.ends.append(last)
+            self.gaps.append(np.diff(np.cumsum(is_gap)[last], prepend=np.sum(is_gap[: last[0] + 1])) > 0)
+            firsts.append(end - len(video.frames) + last - t_length + 1)
         if not self.videos:
             raise InputError(f"no video of {videos[0].directory.parent} is {t_length} frames long (--t_length)")
-        self.lengths = [len(first) for first in firsts]
         self.first = np.concatenate(firsts)  # of each clip, the place of its first frame
+        if named_gaps := [video.name for video, gaps in zip(self.videos, self.gaps, strict=True) if gaps.any()]:
+            count = sum(int(gaps.sum()) for gaps in self.gaps)
+            where = f"{count} gap{'s' * (count > 1)} in time in {named(named_gaps)}"
+            print(f"note: {where}: no clip spans one", file=sys.stderr)
+
+    @property
+    def lengths(self) -> list[int]:
+        """The number of clips of each video."""
+        return [len(last) for last in self.ends]
 
     def __len__(self) -> int:
         return len(self.first)
@@ -68,7 +87,7 @@ class Clips(Dataset):
         """The clips of some of the videos, given by their places in `videos`; the frames are the same array."""
         some, firsts = copy.copy(self), np.split(self.first, np.cumsum(self.lengths)[:-1])
         some.videos = [self.videos[place] for place in places]
-        some.lengths = [self.lengths[place] for place in places]
+        some.ends, some.gaps = [self.ends[place] for place in places], [self.gaps[place] for place in places]
         some.first = np.concatenate([firsts[place] for place in places])
         return some
 

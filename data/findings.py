@@ -13,7 +13,8 @@ import numpy as np
 from data.frames import LITTER, Video, ambiguous, decimals, order_in_doubt
 from data.intervals import Labels, intervals
 from data.labels import FAMILIES, frame_labels, label_source
-from utils import named
+from data.times import clip_ends, gaps_of
+from utils import InputError, named
 
 SCRIPTS = {"training": "training", "testing": "evaluation"}  # what reads a split
 
@@ -44,6 +45,10 @@ class Checked(NamedTuple):
     def __str__(self) -> str:
         return f"{self.split} video {self.video.name}"
 
+    def clips(self, t_length: int) -> int:
+        """How many clips it has. Raises InputError where its times are broken."""
+        return len(clip_ends(gaps_of(self.video), t_length))
+
 
 def unread(checked: Sequence[Checked]) -> Iterator[Finding]:
     """Frames that cannot be decoded: one line per video."""
@@ -54,14 +59,21 @@ def unread(checked: Sequence[Checked]) -> Iterator[Finding]:
 
 
 def lengths(checked: Sequence[Checked], t_length: int, batch_size: int) -> Iterator[Finding]:
-    """Videos shorter than a clip, splits without a clip, training clips that do not fill a batch."""
+    """Videos shorter than a clip, broken times, splits without a clip, training clips that do not fill a batch."""
     for split, script in SCRIPTS.items():
         some = [one for one in checked if one.split == split]
+        clips = 0
         for one in some:
-            if len(one.frames) < t_length:
-                short = f"{one} has {len(one.frames)} frames, a clip {t_length} (--t_length): it is skipped"
+            try:
+                found = one.clips(t_length)
+            except InputError as error:
+                yield Finding("error", str(error), script)
+                continue
+            clips += found
+            if not found:
+                at_once = "" if len(one.frames) < t_length else " without a gap in time"
+                short = f"{one} has {len(one.frames)} frames, a clip {t_length}{at_once} (--t_length): it is skipped"
                 yield Finding("warning", short)
-        clips = sum(max(0, len(one.frames) - t_length + 1) for one in some)
         if some and not clips:
             yield Finding("error", f"no {split} video is {t_length} frames long (--t_length)", script)
         elif some and split == "training" and clips < batch_size:

@@ -70,6 +70,18 @@ def gaps(seconds: Sequence[float] | np.ndarray) -> np.ndarray:
     return np.array([clock.place(float(value))[1] for value in seconds], dtype=bool)
 
 
+def gaps_of(video: Video) -> np.ndarray:
+    """Which frames of a video have a gap before them, (N,) bool, by the times kept beside them. Raises InputError."""
+    return gaps(read_times([video], fps=1)[0].seconds)  # frames that are counted at a rate have none
+
+
+def clip_ends(is_gap: np.ndarray, t_length: int) -> np.ndarray:
+    """The frames of a video that a clip ends with: (N,) bool, whether a gap is before a frame -> (n,) indices."""
+    before = np.cumsum(is_gap)  # how many gaps are before a frame or right at it
+    first = t_length - 1
+    return np.flatnonzero(before[first:] == before[: max(len(before) - first, 0)]) + first
+
+
 class Times(NamedTuple):
     """The times of one video."""
 

@@ -26,6 +26,7 @@ def evaluation(lengths, labelled=True, constant=False):
         videos=[f"{v + 1:02d}$" for v in range(len(lengths))],
         frames=[np.arange(n) + 4 for n in lengths],
         seconds=[(np.arange(n) + 4) / 12.5 for n in lengths],
+        gaps=[np.zeros(n, dtype=bool) for n in lengths],
         psnr=psnr,
         distance=distance,
         regular=[10 ** (-p / 20) for p in psnr],
@@ -41,7 +42,7 @@ def evaluation(lengths, labelled=True, constant=False):
 def decisions(found, threshold=3.0):
     """What a threshold makes of scores that are 33 - PSNR."""
     scores = [33 - p for p in found.psnr]
-    rows = zip(found.frames, found.seconds, scores, strict=True)
+    rows = zip(found.frames, found.seconds, found.gaps, scores, strict=True)
     alarms = [find_alarms(*row, Tracker(threshold, Span(1, ""))) for row in rows]
     rule = AlarmRule(threshold, Span(1, ""), 0.001, np.concatenate(scores))
     return Decisions(rule, scores, alarms, None)

@@ -12,11 +12,12 @@ from exp.flags import Span
 from exp.scoring.alarms import Alarm, Measures, Tracker, find_alarms, measure_alarms
 
 
-def spans(scores, merge_gap=1, first=0):
+def spans(scores, merge_gap=1, first=0, gaps_before=()):
     """The alarms above 0.5 as (start, end, peak)."""
     frames = np.arange(len(scores)) + first
     tracker = Tracker(0.5, merge_gap if isinstance(merge_gap, Span) else Span(merge_gap))
-    return [alarm[:3] for alarm in find_alarms(frames, frames / 10, np.array(scores), tracker)]
+    gaps = np.isin(frames, gaps_before)
+    return [alarm[:3] for alarm in find_alarms(frames, frames / 10, gaps, np.array(scores), tracker)]
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,11 @@ def spans(scores, merge_gap=1, first=0):
 )
 def test_alarms_are_runs_of_frames_above_the_threshold(scores, expected):
     assert spans(scores) == expected
+
+
+def test_an_alarm_ends_at_a_gap_in_time():
+    assert spans([0, 1, 3, 2, 1, 0], gaps_before=[3]) == [(1, 2, 2), (3, 4, 3)]
+    assert spans([1, 0, 0, 1], merge_gap=5, gaps_before=[2]) == [(0, 0, 0), (3, 3, 3)]
 
 
 def test_gaps_shorter_than_merge_gap_are_joined():

@@ -69,9 +69,10 @@ def evaluation(names=tuple(NAMES), lengths=(60, 40, 50), labels=True):
     distance = [rng.normal(1e-3, 1e-4, length) for length in lengths]
     truth = [((f > 20) & (f < 36) | (f > 52)).astype(np.uint8) for f in frames]
     truth = [truth[0], *(np.zeros_like(some) for some in truth[1:2]), *([None] * len(truth[2:]))] if labels else None
-    scores = abnormality(psnr, distance, seconds, SCORING)
+    gaps = [f == FIRST + 25 for f in frames]  # time is missing before one
+    scores = abnormality(psnr, distance, seconds, gaps, SCORING)
     regular, updated, of_copy = psnr, [f > 0 for f in frames], [p[::-1] for p in psnr]
-    columns = frames, seconds, psnr, distance, regular, updated, of_copy, scores
+    columns = frames, seconds, gaps, psnr, distance, regular, updated, of_copy, scores
     return Evaluation(list(names), *columns, truth, [], measure(truth, scores) if labels else None)
 
 
@@ -265,7 +266,7 @@ def test_a_page_of_the_size_of_shanghaitech_stays_below_ten_megabytes(tmp_path, 
 
 
 def found_by_exp(result, scores, threshold, gap):
-    rows = zip(result.frames, result.seconds, scores, strict=True)
+    rows = zip(result.frames, result.seconds, result.gaps, scores, strict=True)
     return [find_alarms(*row, Tracker(threshold, gap)) for row in rows]
 
 

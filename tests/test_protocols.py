@@ -67,7 +67,7 @@ def test_one_video_has_no_interval_and_one_class_no_auc():
 @pytest.mark.parametrize("scoring", [SCORING, SCORING._replace(sigma=Span(3))])
 def test_protocols_of_an_evaluation(scoring):
     found = evaluation([30, 40, 35])
-    values = abnormality(found.psnr, found.distance, found.seconds, scoring)
+    values = abnormality(found.psnr, found.distance, found.seconds, found.gaps, scoring)
     copied = [p - np.linspace(0, 3, len(p)) for p in found.psnr]
     found = found._replace(abnormality=values, metrics=measure(found.labels, values), psnr_of_copy=copied)
     calibrated = [33 - p for p in found.psnr]

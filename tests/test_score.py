@@ -18,12 +18,17 @@ class FakeClips(torch.utils.data.Dataset):
     """Noisy clips in place of data.clips.Clips, so that regular scores are spread out."""
 
     def __init__(self, lengths, t_length):
-        self.lengths, self.t_length, self.videos = lengths, t_length, list(lengths)
+        self.t_length, self.videos = t_length, list(lengths)
+        self.ends = [np.arange(length) + t_length - 1 for length in lengths]
         rng = np.random.RandomState(0)
         n = sum(lengths)
         smooth = rng.uniform(60, 200, (n, 3 * t_length, 2, 2)).repeat(8, axis=2).repeat(8, axis=3)
         noise = rng.randn(n, 3 * t_length, 16, 16) * rng.uniform(0, 60, (n, 1, 1, 1))
         self.clips = torch.from_numpy((smooth + noise).clip(0, 255).astype(np.uint8))
+
+    @property
+    def lengths(self):
+        return [len(ends) for ends in self.ends]
 
     def __len__(self):
         return len(self.clips)
@@ -34,7 +39,7 @@ class FakeClips(torch.utils.data.Dataset):
     def select(self, videos):
         some = copy.copy(self)
         some.clips = torch.cat([self.clips.split(self.lengths)[video] for video in videos])
-        some.lengths = [self.lengths[video] for video in videos]
+        some.ends = [self.ends[video] for video in videos]
         return some
 
 

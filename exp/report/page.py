@@ -55,6 +55,7 @@ class Curve(NamedTuple):
     name: str
     frames: np.ndarray  # index in the video
     seconds: np.ndarray
+    gaps: np.ndarray  # bool, whether time is missing before the frame: no alarm goes across
     psnr: np.ndarray
     distance: np.ndarray
     abnormality: np.ndarray | None  # min-max over the video; None for a stream
@@ -64,7 +65,6 @@ class Curve(NamedTuple):
     pictures: list[Picture]
     video: str  # where its annotated video is, relative to the page, if there is one
     video_start: float | None = None  # seconds of its first frame, if that is none of these
-    gaps: np.ndarray | None = None  # bool, whether time is missing before a frame: no alarm goes across
 
 
 class Page(NamedTuple):
@@ -164,7 +164,7 @@ def _video(folder: Path, curve: Curve) -> dict[str, Any]:
         "distance": _packed(curve.distance, "<f4"),
         "labelled": curve.labels is not None,
         "events": [] if curve.labels is None else [list(map(int, event)) for event in intervals(curve.labels)],
-        "gaps": [] if curve.gaps is None else np.flatnonzero(curve.gaps).tolist(),
+        "gaps": np.flatnonzero(curve.gaps).tolist(),
         "hours": len(curve.frames) / rate_of(curve.seconds) / 3600,
         "auc": curve.auc,
         "pictures": [

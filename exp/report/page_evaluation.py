@@ -38,6 +38,7 @@ def page_of_evaluation(
                 name=name,
                 frames=result.frames[video],
                 seconds=result.seconds[video],
+                gaps=result.gaps[video],
                 psnr=result.psnr[video],
                 distance=result.distance[video],
                 abnormality=result.abnormality[video],

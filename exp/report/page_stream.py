@@ -44,6 +44,7 @@ class History:
             name=name,
             frames=frames,
             seconds=seconds,
+            gaps=gaps,
             psnr=psnr,
             distance=distance,
             abnormality=None,
@@ -53,7 +54,6 @@ class History:
             pictures=[picture for _, picture in self.pictures.values() if picture.frame >= frames[0]],
             video=video,
             video_start=self.start,
-            gaps=gaps,
         )
         remarks = []
         if len(rows) < self.count:

@@ -86,7 +86,7 @@ def panels(
                 break
     error_max = max((read.high_error for read in found.values()), default=0)
     for (video, frame), read in found.items():
-        k, name = frame - int(result.frames[video][0]), result.videos[video]
+        k, name = int(np.searchsorted(result.frames[video], frame)), result.videos[video]
         title = f"video {name}, frame {frame}: abnormality {result.abnormality[video][k]:.3f}"
         labels = result.labels[video] if result.labels else None
         if labels is not None:

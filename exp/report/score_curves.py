@@ -139,12 +139,8 @@ def _add_seconds(axes: Axes, frames: np.ndarray, seconds: np.ndarray) -> None:
     """A second axis below that of the frames, which names the times of the same places."""
     below = axes.secondary_xaxis(-0.34)
     below.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    named = [f"{round(float(time), 2):g}" for time in seconds]
-    first = int(frames[0])
-    inside = range(len(frames))
-    below.xaxis.set_major_formatter(
-        FuncFormatter(lambda frame, _: named[round(frame) - first] if round(frame) - first in inside else "")
-    )
+    named = {int(frame): f"{round(float(time), 2):g}" for frame, time in zip(frames, seconds, strict=True)}
+    below.xaxis.set_major_formatter(FuncFormatter(lambda frame, _: named.get(round(frame), "")))
     below.set_xlabel("seconds")
 
 

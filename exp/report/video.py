@@ -5,6 +5,7 @@ come and a WholeCurve where all are scored already; `annotate` draws the test vi
 """
 
 import math
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -70,7 +71,7 @@ class WholeCurve:
 
     def reach(self, moment: Moment) -> int:
         """The place of a frame in `moments`."""
-        return moment.frame - self.moments[0].frame
+        return bisect_left(self.moments, moment.frame, key=lambda one: one.frame)
 
 
 class AnnotatedVideo:
@@ -181,9 +182,10 @@ def _draw_curve(strip: np.ndarray, curve: LiveCurve | WholeCurve, now: int) -> N
     here = points[now].tolist()
     cv2.line(strip, (here[0], top), (here[0], bottom), BLACK, 1)
     cv2.circle(strip, here, 5, BLACK, cv2.FILLED, cv2.LINE_AA)
-    first = moments[0].frame
+    first, is_full = moments[0].frame, len(moments) == curve.window
     _text(strip, f"frame {first}", (left, len(strip) - 7), GREY)
-    _text(strip, f"{first + curve.window - 1}", (right, len(strip) - 7), GREY, align=1)
+    last = moments[-1].frame if is_full else first + curve.window - 1
+    _text(strip, f"{last}", (right, len(strip) - 7), GREY, align=1)
 
 
 def _text(
@@ -242,12 +244,13 @@ def annotate(
 
     stream: its frames, scored again; frame_at: index of a frame -> uint8 (h, w, 3) BGR, of any size.
     """
-    first = curve.moments[0].frame
+    moments = iter(curve.moments)
     with AnnotatedVideo(path, name, curve, error_scale) as out:
         for scored in stream:
             errors = (scored.predicted - scored.target).square().mean(dim=1).float().cpu().numpy()  # (n, H, W)
-            for place, error in zip(scored.places, errors, strict=True):
-                out.add(frame_at(place.frame), error, curve.moments[place.frame - first])
+            for error in errors:
+                moment = next(moments)
+                out.add(frame_at(moment.frame), error, moment)
 
 
 def annotate_all(

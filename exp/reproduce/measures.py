@@ -1,7 +1,7 @@
 """What is measured of a run: the ways of EVALUATIONS, damaged memories; and baselines that need no training."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -117,7 +117,7 @@ def evaluate_run(trained: Trained, test: TestSet, wanted: dict[str, Way]) -> dic
             if key not in scored:  # λ and smoothing work on scores, so those that differ in nothing else share them
                 scored[key] = test.score(trained.model, trained.items, scoring)
             result = scored[key]
-            values = abnormality(result.psnr, result.distance, result.seconds, scoring)
+            values = abnormality(result.psnr, result.distance, result.seconds, result.gaps, scoring)
             found = metrics_of(
                 result._replace(abnormality=values, metrics=measure(result.labels or [], values)), scoring
             )
@@ -202,10 +202,7 @@ def baseline(name: str, run: PlannedRun, source: Source, device: torch.device) -
 
 def place_auc(test: TestSet) -> float:
     """The AUC of a score that is the place of the frame in its video, from 0 to 1, whatever the frame shows."""
-    unscored = test.clips.t_length - 1
-    both = [(y[unscored:], np.linspace(0, 1, len(y) - unscored)) for y in _labelled(test) if len(y) > unscored]
+    scored = zip(test.clips.videos, test.clips.ends, strict=True)
+    labelled = [(y, ends) for video, ends in scored if (y := test.labels[video.name]) is not None]
+    both = [(y[ends], np.linspace(0, 1, len(ends))) for y, ends in labelled]
     return utils.auc(*(np.concatenate(values) for values in zip(*both, strict=True)))
-
-
-def _labelled(test: TestSet) -> Iterable[np.ndarray]:
-    return (y for y in (test.labels[video.name] for video in test.clips.videos) if y is not None)

@@ -58,10 +58,17 @@ class Tracker:
         return ended
 
 
-def find_alarms(frames: np.ndarray, seconds: np.ndarray, scores: np.ndarray, tracker: Tracker) -> list[Alarm]:
-    """The alarms of a whole video: indices of frames, their times and scores, all (n,)."""
-    rows = zip(frames.tolist(), seconds.tolist(), scores.tolist(), strict=True)
-    return [alarm for alarm in (*(tracker.add(*row) for row in rows), tracker.finish()) if alarm]
+def find_alarms(
+    frames: np.ndarray, seconds: np.ndarray, gaps: np.ndarray, scores: np.ndarray, tracker: Tracker
+) -> list[Alarm]:
+    """The alarms of a whole video, which end at a gap in time: the indices of its frames, their times, whether a gap is
+    before them, and their scores, all (n,)."""
+    ended = []
+    for frame, time, is_gap, score in zip(*(some.tolist() for some in (frames, seconds, gaps, scores)), strict=True):
+        if is_gap:
+            ended.append(tracker.finish())
+        ended.append(tracker.add(frame, time, score))
+    return [alarm for alarm in (*ended, tracker.finish()) if alarm]
 
 
 class AlarmRule(NamedTuple):
@@ -111,7 +118,8 @@ class Measures(NamedTuple):
 def calibrated_scores(result: Evaluation, calibration: Calibration, scoring: Scoring) -> list[np.ndarray]:
     """The calibrated abnormality of the frames of each video, (n,), smoothed over time as `scoring` says."""
     both = zip(result.psnr, result.distance, strict=True)
-    return smoothed([calibration.abnormality(p, d, scoring.alpha) for p, d in both], result.seconds, scoring)
+    scores = [calibration.abnormality(p, d, scoring.alpha) for p, d in both]
+    return smoothed(scores, result.seconds, result.gaps, scoring)
 
 
 def decide(
@@ -123,7 +131,7 @@ def decide(
     rule = alarm_rule(calibration, scoring, false_alarm_rate, merge_gap, fps)
     alarms = [
         find_alarms(*of_video, Tracker(rule.threshold, merge_gap))
-        for of_video in zip(result.frames, result.seconds, scores, strict=True)
+        for of_video in zip(result.frames, result.seconds, result.gaps, scores, strict=True)
     ]
     return Decisions(rule, scores, alarms, None if result.labels is None else measure_alarms(alarms, result))
 
@@ -135,12 +143,12 @@ def measure_alarms(alarms: list[list[Alarm]], result: Evaluation) -> Measures | 
     for found, indices, seconds, y in zip(alarms, result.frames, result.seconds, result.labels or [], strict=False):
         if y is None:
             continue
-        truth, first = np.asarray(y, dtype=bool), int(indices[0])
+        truth = np.asarray(y, dtype=bool)
         alarmed = np.zeros(len(truth), dtype=bool)
         for alarm in found:
-            span = slice(alarm.start - first, alarm.end - first + 1)
-            alarmed[span] = True
-            false_alarms += not truth[span].any()
+            inside_it = (indices >= alarm.start) & (indices <= alarm.end)
+            alarmed |= inside_it
+            false_alarms += not truth[inside_it].any()
         hits, inside = hits + int((alarmed & truth).sum()), inside + int(alarmed.sum())
         of_video = intervals(truth)
         events += len(of_video)

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from data.clips import Clips
 from exp.checkpoints import FORMAT, load_file
+from exp.scoring.evaluation import between_gaps
 from exp.scoring.score import Scoring, score_clips
 from model.convae import ConvAE
 from utils import InputError, check_finite, smooth, write_whole
@@ -32,7 +33,8 @@ HELD_OUT = "made of videos that were held back from training"
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Scores of normal frames. Lists have one array (frames of the video that have a score,) for each video."""
+    """Scores of normal frames. Lists have one array for each video: (frames that have a score,). A gap in time counts
+    as the end of a video."""
 
     psnr: list[np.ndarray]  # P, dB
     distance: list[np.ndarray]  # D, feature distance
@@ -100,7 +102,12 @@ def hold_out(clips: Clips, share: float, seed: int) -> tuple[Clips, Clips]:
 def calibrate(model: ConvAE, items: Tensor, loader: DataLoader, scoring: Scoring, held_out: bool) -> Calibration:
     """Score the normal clips of a loader; model in eval mode and items (M, C) are on one device."""
     scores = score_clips(model, items, loader, scoring._replace(reset_memory=True))
-    return Calibration(scores.psnr, scores.distance, scores.regular, scoring.th, held_out)
+    clips: Clips = loader.dataset  # type: ignore[assignment]  # a DataLoader does not know the class of its data set
+
+    def parts(values: list[np.ndarray]) -> list[np.ndarray]:
+        return [part for pair in zip(values, clips.gaps, strict=True) for part in between_gaps(*pair)]
+
+    return Calibration(parts(scores.psnr), parts(scores.distance), parts(scores.regular), scoring.th, held_out)
 
 
 def path_beside(model_path: Path) -> Path:

@@ -20,6 +20,7 @@ class Evaluation(NamedTuple):
     videos: list[str]
     frames: list[np.ndarray]  # index of each frame in its video, from 0: the last of its clip
     seconds: list[np.ndarray]  # its time, from the first frame of the video
+    gaps: list[np.ndarray]  # bool, whether time is missing between the frame and the scored one before it
     psnr: list[np.ndarray]  # P, dB
     distance: list[np.ndarray]  # D, feature distance
     regular: list[np.ndarray]  # E, regular score
@@ -67,22 +68,21 @@ def compare(
     """Compare the scores of all clips with the labels.
 
     labels: for each video name a 0/1 array with one value per frame of the video, or None for a video without labels;
-    seconds: for each video the time of every frame. The first t_length - 1 frames of a video have no score, and their
-    labels are not used.
+    seconds: for each video the time of every frame. The first t_length - 1 frames of a video and those after a gap in
+    time have no score, and their labels are not used.
     """
-    unscored = clips.t_length - 1
-    frames = [np.arange(length) + unscored for length in clips.lengths]
-    times = [all_times[unscored:] for all_times in seconds]
+    times = [all_times[ends] for all_times, ends in zip(seconds, clips.ends, strict=True)]
     names = [video.name for video in clips.videos]
     found = None
     if labels is not None:
-        of_videos = [labels[name] for name in names]
-        found = [None if values is None else values[unscored:] for values in of_videos]
-    values = abnormality(scores.psnr, scores.distance, times, scoring)
+        of_videos = zip((labels[name] for name in names), clips.ends, strict=True)
+        found = [None if values is None else values[ends] for values, ends in of_videos]
+    values = abnormality(scores.psnr, scores.distance, times, clips.gaps, scoring)
     return Evaluation(
         videos=names,
-        frames=frames,
+        frames=clips.ends,
         seconds=times,
+        gaps=clips.gaps,
         psnr=scores.psnr,
         distance=scores.distance,
         regular=scores.regular,
@@ -96,19 +96,34 @@ def compare(
 
 
 def abnormality(
-    psnr: list[np.ndarray], distance: list[np.ndarray], seconds: list[np.ndarray], scoring: Scoring
+    psnr: list[np.ndarray],
+    distance: list[np.ndarray],
+    seconds: list[np.ndarray],
+    gaps: list[np.ndarray],
+    scoring: Scoring,
 ) -> list[np.ndarray]:
-    """P and D of the frames of each video, (n,), and their times -> their abnormality, smoothed where asked for."""
+    """P, D, times and gaps of the frames of each video, (n,) -> their abnormality, smoothed where asked for."""
     scores = [1 - utils.normality(p, d, scoring.alpha) for p, d in zip(psnr, distance, strict=True)]
-    return smoothed(scores, seconds, scoring)
+    return smoothed(scores, seconds, gaps, scoring)
 
 
-def smoothed(scores: list[np.ndarray], seconds: list[np.ndarray], scoring: Scoring) -> list[np.ndarray]:
-    """The scores of each video, (n,), averaged over time as `scoring` says; each with its own frame rate."""
+def smoothed(
+    scores: list[np.ndarray], seconds: list[np.ndarray], gaps: list[np.ndarray], scoring: Scoring
+) -> list[np.ndarray]:
+    """The scores of each video, (n,), averaged over time as `scoring` says: at its frame rate, and not over a gap."""
     if not scoring.sigma:
         return scores
-    both = zip(scores, seconds, strict=True)
-    return [utils.smooth(values, scoring.sigma.frames(rate_of(times)), scoring.causal) for values, times in both]
+    found = []
+    for values, times, is_gap in zip(scores, seconds, gaps, strict=True):
+        sigma = scoring.sigma.frames(rate_of(times))
+        parts = between_gaps(values, is_gap)
+        found.append(np.concatenate([utils.smooth(part, sigma, scoring.causal) for part in parts]))
+    return found
+
+
+def between_gaps(values: np.ndarray, gaps: np.ndarray) -> list[np.ndarray]:
+    """The values (n,) of a video in parts without a gap in time; gaps: (n,) bool, whether one is before a frame."""
+    return np.split(values, np.flatnonzero(gaps))
 
 
 def rate_of(seconds: np.ndarray) -> float:
@@ -145,7 +160,8 @@ def find_frames(wanted: list[tuple[str, int]], clips: Clips) -> list[tuple[int, 
     for name, frame in wanted:
         if name not in places:
             raise InputError(f"--frames {name}:{frame}: no test video {name}; they are {', '.join(places)}")
-        first, count = clips.t_length - 1, clips.lengths[places[name]]
-        if not first <= frame < first + count:
-            raise InputError(f"--frames {name}:{frame}: only frames {first} to {first + count - 1} of it have scores")
+        scored = clips.ends[places[name]]
+        if frame not in scored:
+            but = ", but not those right after a gap in time" if clips.gaps[places[name]].any() else ""
+            raise InputError(f"--frames {name}:{frame}: only frames {scored[0]} to {scored[-1]} of it have scores{but}")
     return [(places[name], frame) for name, frame in wanted]

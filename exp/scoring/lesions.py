@@ -103,7 +103,8 @@ def parts_auc(result: Evaluation, scoring: Scoring) -> PartsAUC:
     """The AUC of an evaluation by each part of its score, normalised in each video as published."""
 
     def auc(alpha: float) -> float | None:
-        values = abnormality(result.psnr, result.distance, result.seconds, scoring._replace(alpha=alpha))
+        part = scoring._replace(alpha=alpha)
+        values = abnormality(result.psnr, result.distance, result.seconds, result.gaps, part)
         found = measure(result.labels, values) if result.labels else None
         return found.auc if found else None
 

@@ -56,7 +56,7 @@ def protocols(result: Evaluation, scoring: Scoring, calibrated: list[np.ndarray]
         return Protocols(network, {})
     alone = scoring._replace(alpha=1.0)
     scores = {
-        "published": abnormality(result.psnr_of_copy, result.distance, result.seconds, alone),
+        "published": abnormality(result.psnr_of_copy, result.distance, result.seconds, result.gaps, alone),
         "whole_test_set": _whole_test_set(result.psnr_of_copy, result, alone),
     }
     return Protocols(network, _estimates(result, scores))
@@ -66,7 +66,7 @@ def _whole_test_set(psnr: list[np.ndarray], result: Evaluation, scoring: Scoring
     """The abnormality of each video, (n,), where lowest and highest are those of all videos together."""
     normality = utils.normality(np.concatenate(psnr), np.concatenate(result.distance), scoring.alpha)
     ends = np.cumsum([len(values) for values in psnr])[:-1]
-    return smoothed(list(np.split(1 - normality, ends)), result.seconds, scoring)
+    return smoothed(list(np.split(1 - normality, ends)), result.seconds, result.gaps, scoring)
 
 
 def _estimates(result: Evaluation, scores: dict[str, list[np.ndarray]]) -> dict[str, Estimate]:

@@ -173,8 +173,7 @@ def _accepted(updated: Tensor, guess: bool) -> tuple[int, bool]:
 
 def batches_of(clips: Clips, loader: DataLoader) -> Iterator[Batch]:
     """The batches of a loader of all clips in order, with the places of their frames."""
-    frames = ((video, frame) for video, length in enumerate(clips.lengths) for frame in range(length))
-    places = (Place(video, frame + clips.t_length - 1) for video, frame in frames)
+    places = (Place(video, int(frame)) for video, frames in enumerate(clips.ends) for frame in frames)
     for batch in loader:
         yield batch, list(islice(places, len(batch)))
 
