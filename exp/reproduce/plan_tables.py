@@ -87,7 +87,7 @@ def front(name: str, results: Results) -> list[str]:
     """The few columns and rows that the front page shows."""
     rows = []
     for training, entries in columns(name, results).items():
-        if entries and training.option != "bf16":  # the method in another arithmetic is for the report
+        if entries and training.on_front_page:
             rows.append((called(training), percent(measured(entries)), len(entries), *others_of(name, training)))
     of_copy = copied(runs_of(results, "pred"))
     if of_copy is not None:

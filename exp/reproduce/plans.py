@@ -58,6 +58,7 @@ class Training(NamedTuple):
     ways: tuple[str, ...] = ALL  # the ways of EVALUATIONS in which they are evaluated
     gamma_for: tuple[int, ...] | None = None  # seeds with ways of another γ, each a pass over the test set; None: all
     lesions: bool = False  # whether they are also scored with damaged memories, see exp/scoring/lesions.py
+    on_front_page: bool = True  # whether README.md has a row of them; exp/README.md has them all
 
     @property
     def name(self) -> str:
@@ -103,9 +104,9 @@ PLANS = {
             Training("pred", (0, 1, 2), *NO_MEMORY, ways=ALONE),
             Training("recon", (0, 1, 2), *NO_MEMORY, ways=ALONE),
             Training("pred", (0, 1, 2), *NO_MEMORY_LOSSES, ways=PARTS),
-            Training("pred", (0, 1, 2), *COMPACTNESS_ALONE, ways=PARTS),
-            Training("pred", (0, 1, 2), *SEPARATENESS_ALONE, ways=PARTS),
-            Training("pred", (0, 1, 2), "bf16", "--precision bf16", ways=PARTS),
+            Training("pred", (0, 1, 2), *COMPACTNESS_ALONE, ways=PARTS, on_front_page=False),
+            Training("pred", (0, 1, 2), *SEPARATENESS_ALONE, ways=PARTS, on_front_page=False),
+            Training("pred", (0, 1, 2), "bf16", "--precision bf16", ways=PARTS, on_front_page=False),
         ),
         untrained=BOTH,
     ),
