@@ -1,6 +1,6 @@
-"""Train MNAD: `python Train.py --dataset_type ped2 --method pred`. The equations of its memory are in model/memory.py.
+"""Train MNAD: `python Train.py --dataset_type ped2 --method pred`. The equations of the memory are in model/memory.py.
 
-Reads the clips of <dataset_path>/<dataset_type>/training, writes a run to exp/<dataset_type>/<method>/<exp_dir>/.
+Reads the clips in <dataset_path>/<dataset_type>/training and writes a run to exp/<dataset_type>/<method>/<exp_dir>/.
 """
 
 import argparse
@@ -45,7 +45,7 @@ from model import memory
 from model.convae import ConvAE, Output
 from utils import InputError, Parser, learning_rate, run_script
 
-READ_EVERY = 20  # steps between looks at the losses on a GPU, each of which makes the CPU wait for it
+READ_EVERY = 20  # steps between two reads of the losses on a GPU: each read makes the CPU wait for the GPU
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -58,37 +58,42 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     training.add_argument(
         "--lr",
         type=flags.positive,
-        help=f"initial learning rate ({flags.by_method('lr')}); a cosine anneals it to 0 over the epochs",
+        help=f"initial learning rate ({flags.by_method('lr')}); it is annealed to 0 along a cosine",
     )
     for name, loss in (("loss_compact", "compactness"), ("loss_separate", "separateness")):
         what = f"weight of the feature {loss} loss ({flags.by_method(name)})"
         training.add_argument(f"--{name}", type=flags.non_negative, help=what)
     training.add_argument(
-        "--seed", type=flags.non_negative_int, default=0, help="of the weights, the items and the order of clips"
+        "--seed",
+        type=flags.non_negative_int,
+        default=0,
+        help="seed of the weights, the items and the clip order",
     )
     flags.add_workers_flag(training, "--num_workers")
     training.add_argument(
         "--calibration_share",
         type=flags.fraction_below_one,
         default=0,
-        help="share of the videos that is held back from training for calibration.pt",
+        help="share of the training videos that are held back to make calibration.pt",
     )
     flags.add_run_flags(parser)
     flags.add_figure_flags(parser)
-    parser.add_argument("--tensorboard", action="store_true", help="log to TensorBoard too (pip install tensorboard)")
+    parser.add_argument("--tensorboard", action="store_true", help="also log to TensorBoard (pip install tensorboard)")
     run = parser.add_mutually_exclusive_group()
-    run.add_argument("--resume", action="store_true", help="go on with the run that is in the directory")
-    run.add_argument("--overwrite", action="store_true", help="discard the run that is in the directory")
-    parser.add_argument("--data_changed", action="store_true", help="resume though the training frames changed")
+    run.add_argument("--resume", action="store_true", help="continue the run in the directory")
+    run.add_argument("--overwrite", action="store_true", help="discard the run in the directory and start again")
+    parser.add_argument("--data_changed", action="store_true", help="resume even though the training frames changed")
     parser.add_argument(
-        "--dry_run", action="store_true", help="only say what would be trained, where, what is removed, what is missing"
+        "--dry_run",
+        action="store_true",
+        help="only report what would be trained and where, what would be removed, and what is missing",
     )
     parser.set_defaults(method="pred", dataset_type="synthetic", exp_dir="log")
     args = parser.parse_args(arguments)
     if args.msize == 0:
         given = [f"--{name}" for name in ("loss_compact", "loss_separate") if getattr(args, name) is not None]
         if given:
-            parser.error(f"{' and '.join(given)} cannot be used with --msize 0: without a memory it has no losses")
+            parser.error(f"{' and '.join(given)} cannot be used with --msize 0: without a memory there is no such loss")
         args.loss_compact = args.loss_separate = 0.0
     flags.fill_in(args)
     flags.check_shape(vars(args), args.mdim)
@@ -99,7 +104,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 class Step(NamedTuple):
-    """What a training step gives."""
+    """The result of a training step."""
 
     output: Output
     items: Tensor  # (M, C), updated
@@ -113,9 +118,9 @@ def train_step(
     optimizer: Optimizer,
     weights: tuple[float, float],
 ) -> Step:
-    """One step (Sec. 3.2): losses, a step of the optimiser, then the update of the memory, never by gradient.
+    """One training step (Sec. 3.2): losses, optimiser step, then the memory update, which uses no gradient.
 
-    clips: input (B, inputs, H, W) and target (B, c, H, W) in [-1, 1]; weights: λc and λs.
+    items: (M, C); clips: input (B, inputs, H, W) and target (B, c, H, W) in [-1, 1]; weights: λc and λs.
     """
     frames, target = clips
     output = network(frames, items)
@@ -137,9 +142,10 @@ def train_epoch(
     args: argparse.Namespace,
     report: Callable[[int, dict[str, float]], None],
 ) -> tuple[Tensor, dict[str, Any]]:
-    """One pass over the training clips. Returns the items after it and the metrics of exp.meter.Meter.
+    """One pass over the training clips. Returns the items (M, C) after it and the metrics of exp.meter.Meter.
 
-    report is called now and then with the number of steps that are done and the mean losses so far.
+    report is called regularly with the number of finished steps and the mean losses so far. Raises InputError when a
+    loss is not finite.
     """
     model = cast(ConvAE, network.module if isinstance(network, DistributedDataParallel) else network)
     model.train()
@@ -158,8 +164,8 @@ def train_epoch(
 
 
 def conclude(run: Run, model: ConvAE, items: Tensor, normal: Clips, args: argparse.Namespace, trained: bool) -> None:
-    """Keep with the finished run how the clips `normal` score, unless nothing was trained and that is there already,
-    and draw the curves of the losses."""
+    """Calibrate the finished run on the clips `normal`, unless nothing was trained and calibration.pt exists already,
+    and draw the loss curves."""
     model_path = run.directory / "model.pth"
     if trained or not calibration.path_beside(model_path).is_file():
         run.log(f"calibrating on {len(normal)} clips of {len(normal.videos)} videos")
@@ -168,7 +174,7 @@ def conclude(run: Run, model: ConvAE, items: Tensor, normal: Clips, args: argpar
         try:
             found = calibration.calibrate(network, items, loader, scoring, held_out=args.calibration_share > 0)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("while calibrating; the same command with --resume does that") from None
+            raise KeyboardInterrupt("while calibrating; the same command with --resume does it") from None
         calibration.save(model_path, found, items, [video.name for video in normal.videos])
         run.log(calibration.describe(found))
     if not args.no_figures:
@@ -178,8 +184,8 @@ def conclude(run: Run, model: ConvAE, items: Tensor, normal: Clips, args: argpar
 
 
 def train(run: Run, args: argparse.Namespace, device: torch.device, rank: int, processes: int) -> None:
-    """Train from where the run is to its last epoch, in this process of so many."""
-    with rank_zero_first():  # what it makes or decodes, the others find
+    """Train a run from its current epoch to its last, as process `rank` of `processes`."""
+    with rank_zero_first():  # the others find what rank 0 has made and decoded
         clips = open_split(flags.source_of(args), "training", vars(args))
     run.expect_data(content_digest(clips.videos), args.data_changed)
     clips, normal = calibration.hold_out(clips, args.calibration_share, args.seed)  # to train on, to calibrate on
@@ -197,7 +203,7 @@ def train(run: Run, args: argparse.Namespace, device: torch.device, rank: int, p
         items = run.state["items"].to(device)
     network = share_gradients(model, device)
 
-    run.begin(device)  # nothing of an earlier run is touched before everything above is known to be right
+    run.begin(device)  # an earlier run is left untouched until all of the above has worked
     done = len(run.history)  # epochs
     if args.resume:
         run.log(f"--resume: {run.where_it_resumes()}")
@@ -218,9 +224,11 @@ def train(run: Run, args: argparse.Namespace, device: torch.device, rank: int, p
             with EpochProgress(f"epoch {epoch + 1}/{args.epochs}", len(loader), rank == 0, say) as report:
                 items, metrics = train_epoch(network, items, loader, optimizer, args, report)
         except InputError as error:
-            raise InputError(f"epoch {epoch + 1}: {error}; {run.directory} holds the {epoch} epochs before") from error
+            raise InputError(
+                f"epoch {epoch + 1}: {error}; {run.directory} holds the {epoch} epochs before it"
+            ) from error
         except KeyboardInterrupt:
-            where = f"in epoch {epoch + 1}; the same command with --resume goes on from its start"
+            where = f"in epoch {epoch + 1}; the same command with --resume continues from the start of that epoch"
             raise KeyboardInterrupt(where) from None
         scheduler.step()
         seconds = time.perf_counter() - start
@@ -242,7 +250,7 @@ def train(run: Run, args: argparse.Namespace, device: torch.device, rank: int, p
 
 
 def evaluation_command(args: argparse.Namespace) -> str:
-    """The command that evaluates the run of these flags, with all that says where its data is and how it is read."""
+    """The command that evaluates the run with these flags, including where its data is and how to read it."""
     usual = vars(parse([]))
     data = [name for name in ("dataset_path", "bad_frames", "cache_dir") if getattr(args, name) != usual[name]]
     named = [

@@ -1,7 +1,7 @@
-"""The two pieces the network is made of. All convolutions are 3x3 with bias; H and W below are those of the input.
+"""The two building blocks of the network. All convolutions are 3x3 with bias; H and W below are the input's size.
 
-ReLU works in place: the batch norm before it keeps its input for the gradient, not its output, and large activations
-take time to allocate.
+ReLU works in place, since allocating large activations takes time. That is safe: for its gradient, the batch norm
+before it keeps its input, not its output.
 """
 
 from torch import nn

@@ -1,11 +1,11 @@
 """The convolutional auto-encoder with a memory between encoder and decoder. One definition, two methods:
 
     pred   skips=True   t_length - 1 frames in, the next frame out; U-Net skips
-    recon  skips=False  one frame in, the same frame out; no skips, or the decoder could copy its input past the memory
+    recon  skips=False  one frame in, the same frame out; no skips: the decoder could copy its input past the memory
 
 Shapes: frames (B, channels·n, H, W) in [-1, 1], n frames stacked along channels, H and W multiples of 8; with h = H/8,
 w = W/8 and C = feature_dim: queries (B, h, w, C), items (M, C), or (B, M, C) with one memory per clip. Items are an
-input, see model/memory.py. Built without a memory, the network decodes the queries alone, and M is 0.
+input; see model/memory.py. A network without a memory has M = 0 and decodes the queries alone.
 """
 
 from collections.abc import Callable
@@ -20,23 +20,24 @@ from model.blocks import block, up
 
 
 class Encoded(NamedTuple):
-    """What the encoder gives and the decoder needs; it does not depend on the memory."""
+    """The output of the encoder, which the decoder needs. It does not depend on the memory."""
 
     queries: Tensor  # (B, h, w, C), L2-normalised along C
-    skips: tuple[
-        Tensor, ...
-    ]  # three block outputs: (B, 64, H, W), (B, 128, H/2, W/2), (B, 256, H/4, W/4); empty for recon
+    # three block outputs: (B, 64, H, W), (B, 128, H/2, W/2), (B, 256, H/4, W/4); empty for recon
+    skips: tuple[Tensor, ...]
 
 
 class Output(NamedTuple):
+    """The predicted or reconstructed frame, the queries, and the two memory losses."""
+
     frame: Tensor  # (B, channels, H, W) in [-1, 1]
     queries: Tensor  # (B, h, w, C)
     compactness: Tensor  # scalar, or (B,) with one memory per clip
-    separateness: Tensor  # likewise
+    separateness: Tensor  # the same shape
 
 
 class Encoder(nn.Module):
-    """(B, inputs, H, W) -> features (B, C, H/8, W/8) and the three block outputs before each pool."""
+    """(B, inputs, H, W) -> features (B, C, H/8, W/8), and the outputs of the three blocks before pooling."""
 
     def __init__(self, inputs: int, feature_dim: int) -> None:
         super().__init__()
@@ -59,11 +60,11 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """[query ; read item] (B, 2C, h, w), or the query alone (B, C, h, w) -> frame (B, channels, 8h, 8w)."""
+    """[query ; read item] (B, 2C, h, w), or only the query (B, C, h, w) -> frame (B, channels, 8h, 8w)."""
 
     def __init__(self, inputs: int, channels: int, skips: bool) -> None:
         super().__init__()
-        half = 2 if skips else 1  # with a skip beside it, an up-sampled map has half the channels
+        half = 2 if skips else 1  # an up-sampled map that is joined by a skip has half the channels
         self.block1 = block(inputs, 512)
         self.up1 = up(512, 512 // half)
         self.block2 = block(512, 256)
@@ -94,7 +95,9 @@ class Decoder(nn.Module):
 
 
 class ConvAE(nn.Module):
-    """The whole network; `forward` is encode, read, decode. Batched scoring calls the stages one by one."""
+    """The complete network: `forward` encodes, reads the memory and decodes. Batched scoring calls these stages itself.
+
+    channels: of a frame; t_length: frames in a clip, used by pred alone; feature_dim: C; skips: pred or recon."""
 
     def __init__(
         self,
@@ -109,12 +112,11 @@ class ConvAE(nn.Module):
         self.inputs = channels * (t_length - 1) if skips else channels
         self.skips = skips
         self.has_memory = has_memory
-        # How the memory is used; exp/scoring/lesions.py puts other functions here to find out what each is good for
+        # How the memory is used; exp/scoring/lesions.py replaces these functions to measure what each contributes
         self.read: Callable[[Tensor, Tensor], Tensor] = memory.read
         self.distance: Callable[[Tensor, Tensor], Tensor] = memory.compactness
-        self.autocast: torch.dtype | None = (
-            None  # a dtype for the convolutions, such as torch.bfloat16; memory never computes in it
-        )
+        # a dtype for the convolutions, such as torch.bfloat16; the memory never computes in it
+        self.autocast: torch.dtype | None = None
         self.encoder = Encoder(self.inputs, feature_dim)
         self.decoder = Decoder(2 * feature_dim if has_memory else feature_dim, channels, skips)
 

@@ -1,13 +1,13 @@
 """The memory of normality: M items, prototypes of normal features, read by every query and updated without gradients.
 
     queries  q_k  (..., K, C)  L2-normalised features, one per position
-    items    p_m  (..., M, C)  L2-normalised; M = 0 is no memory: nothing is updated, and both losses are 0
+    items    p_m  (..., M, C)  L2-normalised; M = 0 means no memory: nothing is updated, and both losses are 0
 
-Items are a value, not a state of the network: they go in, and `update` returns the new ones. While training, all
-K = B·h·w queries of a batch share one memory, (M, C); while testing, each frame may have its own, (B, K, C) with
-(B, M, C): leading dimensions are independent. Items are never trained by gradient. Equation and section numbers are
-those of the paper (arXiv 2003.13228); where the released code differs from its text, the code is followed and a comment
-says so.
+Items are a value, not part of the network's state: every function takes them, and `update` returns new ones. During
+training, all K = B·h·w queries of a batch share one memory, (M, C). At test time, each frame may have its own memory:
+(B, K, C) with (B, M, C), where leading dimensions are independent. Items are never trained by gradient. Equation and
+section numbers refer to the paper (arXiv 2003.13228). Where the released code differs from the paper's text, the code
+is followed and a comment says so.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def matching_probability(queries: Tensor, items: Tensor) -> Tensor:
 
 
 def read(queries: Tensor, items: Tensor) -> Tensor:
-    """p̂_k = Σ_m w_{k,m} p_m, Eq. 2: (..., K, C). No gradient flows back through w."""
+    """p̂_k = Σ_m w_{k,m} p_m, Eq. 2: (..., K, C). No gradient flows through it."""
     return matching_probability(queries.detach(), items.detach()) @ items.detach()
 
 
@@ -43,12 +43,12 @@ def nearest(queries: Tensor, items: Tensor, count: int = 1) -> Tensor:
 
 
 def update_weight(queries: Tensor, items: Tensor) -> Tensor:
-    """v_{k,m}, Eq. 4: softmax of s over ALL queries of the batch (the paper: of a frame); (..., K, M)."""
+    """v_{k,m}, Eq. 4: softmax of s over ALL queries of the batch (paper: of one frame); (..., K, M)."""
     return similarity(queries, items).softmax(dim=-2)
 
 
 def alone(values: Tensor, how: str) -> Tensor:
-    """The "max" or "sum" over all processes of values (...), where there is one process: the values themselves."""
+    """The "max" or "sum" of values (...) over all processes when there is only one: the values unchanged."""
     return values
 
 
@@ -56,23 +56,24 @@ def alone(values: Tensor, how: str) -> Tensor:
 def update(queries: Tensor, items: Tensor, over_processes: Callable[[Tensor, str], Tensor] = alone) -> Tensor:
     """The items moved towards the queries nearest to them, Eq. 3: (..., M, C).
 
-    p_m <- normalise(p_m + Σ_{k in U_m} v'_{k,m} q_k), U_m the queries whose nearest item is m, v' = v / max_k v. Of
-    several processes, each with queries of its own, over_processes gives the same maximum and sums to all.
+    p_m <- normalise(p_m + Σ_{k in U_m} v'_{k,m} q_k), where U_m are the queries whose nearest item is m, and
+    v' = v / max_k v. When several processes each hold some of the queries, over_processes takes the maximum and the
+    sums over all of them, so that every process gets the same items.
     """
     if not items.shape[-2]:
         return items
     s = similarity(queries, items)
     highest = over_processes(s.amax(dim=-2), "max").unsqueeze(-2)
-    v = (s - highest).exp()  # v', Eq. 5: the softmax by its maximum over all queries (the paper: over those of U_m)
+    v = (s - highest).exp()  # v', Eq. 5: the softmax divided by its maximum over all queries (paper: over U_m)
     chosen = F.one_hot(nearest(queries, items).squeeze(-1), items.shape[-2]).to(v.dtype)  # (..., K, M): k in U_m
     sums = torch.cat(((chosen * v).mT @ queries, chosen.sum(dim=-2).unsqueeze(-1)), dim=-1)  # (..., M, C + 1)
     moves, counts = over_processes(sums, "sum").split((queries.shape[-1], 1), dim=-1)
-    return torch.where(counts > 0, F.normalize(items + moves, dim=-1), items)  # an item nobody chose stays as it is
+    return torch.where(counts > 0, F.normalize(items + moves, dim=-1), items)  # unchosen items stay as they are
 
 
 def _pick(items: Tensor, index: Tensor) -> Tensor:
     """items[index] for each leading dimension: (..., M, C) and (..., K) -> (..., K, C)."""
-    # gather and not take_along_dim, which torch.export cannot trace for batches of any size
+    # gather, because torch.export cannot trace take_along_dim for a batch of variable size
     return items.gather(-2, index.unsqueeze(-1).expand(*index.shape, items.shape[-1]))
 
 
@@ -92,14 +93,15 @@ def compactness(queries: Tensor, items: Tensor) -> Tensor:
 
 
 def distance_map(queries: Tensor, items: Tensor) -> Tensor:
-    """The feature distance of each query alone, the mean of (q_k - nearest item)² over channels: (..., K)."""
+    """The feature distance of each single query: the mean of (q_k - nearest item)² over channels: (..., K)."""
     return _to_nearest(queries, items).mean(dim=-1)
 
 
 def separateness(queries: Tensor, items: Tensor) -> Tensor:
-    """Feature separateness loss (Sec. 3.2): triplet margin loss, margin 1, of q_k, its nearest and second nearest item.
+    """Feature separateness loss (Sec. 3.2): the triplet margin loss with margin 1, averaged over k; (...).
 
-    (...), the mean over k (the paper: the sum). Raises RuntimeError with one item only: it has no second nearest.
+    The anchor is q_k, the positive its nearest item and the negative its second nearest. The paper sums over k instead.
+    Raises RuntimeError when there is only one item, and so no second nearest.
     """
     if not items.shape[-2]:
         return queries.new_zeros(queries.shape[:-2])

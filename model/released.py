@@ -1,8 +1,8 @@
-"""Reads the authors' released files, and what forks made of them: pickled modules (`torch.save(model)`), state_dicts,
-and bare memory items. Nothing in a file is run, see model/saved.py.
+"""Reads the model files of the authors' released code and of its forks: pickled modules (`torch.save(model)`),
+state_dicts, and bare memory items. Nothing in a file is run; see model/saved.py.
 
-A whole module may be alone or inside a DataParallel. A state_dict is read where it is one of this network, with or
-without the prefix `module.`, and with our names of its parts or the released ones.
+A pickled module may be inside a DataParallel. A state_dict must fit this network; its names may have the prefix
+`module.`, and may be ours or those of the released code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from model.convae import ConvAE
 from model.saved import PLAIN, Node, Steps, is_tensor, kind, layout, opened
 from utils import InputError
 
-PARTS = {  # released name -> ours; the places inside are the same
+PARTS = {  # released name -> ours; the layer numbers inside are the same
     "encoder.moduleConv1": "encoder.block1",
     "encoder.moduleConv2": "encoder.block2",
     "encoder.moduleConv3": "encoder.block3",
@@ -31,10 +31,10 @@ PARTS = {  # released name -> ours; the places inside are the same
     "decoder.moduleUpsample2": "decoder.up3",
     "decoder.moduleDeconv1": "decoder.frame",
 }
-MOST_TENSORS = 2**14  # that are looked at; a released model has about a hundred
+MOST_TENSORS = 2**14  # read from one module; a released model has about a hundred
 UNUSED = "encoder.moduleBatchNorm"  # the released encoder has it and never applies it
 
-# All that a file may name besides tensors and containers
+# Everything that a file may refer to besides tensors and containers
 PRED = "model.final_future_prediction_with_memory_spatial_sumonly_weight_ranking_top1."
 RECON = "model.Reconstruction."
 METHODS = {PRED + "convAE": "pred", RECON + "convAE": "recon"}
@@ -49,11 +49,11 @@ MODULES = (
 )
 WRAPPER = "torch.nn.parallel.data_parallel.DataParallel"
 NAMES = (*PLAIN, *MODULES, WRAPPER, "torch.device")
-FORMS = "a module or a state_dict of convAE saved by torch.save is needed, or a model.pth that Train.py wrote"
+FORMS = "give a module or a state_dict of convAE saved by torch.save, or a model.pth that Train.py wrote"
 
 
 class ReleasedModel(NamedTuple):
-    """ConvAE(channels, t_length, feature_dim, skips=method == "pred") takes the state_dict."""
+    """The state_dict fits ConvAE(channels, t_length, feature_dim, skips=method == "pred")."""
 
     method: str  # "pred" or "recon"
     state_dict: dict[str, Tensor]  # names of ConvAE -> CPU tensors: float32, or int64 for the batch norms' counters
@@ -63,9 +63,10 @@ class ReleasedModel(NamedTuple):
 
 
 def read_model(path: Path) -> ReleasedModel:
-    """A model file of the released code or of a fork of it -> ReleasedModel.
+    """Read a model file of the released code or of one of its forks.
 
-    Raises InputError when it is none, is damaged, names what no released model holds, or does not fit ConvAE.
+    Raises InputError when it is not such a file, is damaged, refers to anything that no released model needs, or does
+    not fit ConvAE.
     """
     with opened(path, NAMES) as saved:
         method, nodes = _parts(saved.root)
@@ -100,11 +101,11 @@ def read_model(path: Path) -> ReleasedModel:
 def read_items(path: Path) -> Tensor:
     """Memory items saved by the released code (`torch.save(m_items)`) -> (M, C) float32 on the CPU.
 
-    Raises InputError when the file is none, is damaged, or holds anything but one finite 2-D floating tensor.
+    Raises InputError when the file is damaged or holds anything but one finite 2-D floating-point tensor.
     """
     with opened(path, NAMES) as saved:
         if not is_tensor(saved.root):
-            raise InputError(f"not memory items: it holds {kind(saved.root)}, one tensor (M, C) is needed")
+            raise InputError(f"not memory items: it holds {kind(saved.root)}, but one tensor (M, C) is needed")
         shape = tuple(layout(saved.root)[2])
         if len(shape) != 2:
             raise InputError(f"not memory items: their shape would be (M, C), not {shape}")
@@ -114,7 +115,7 @@ def read_items(path: Path) -> Tensor:
 
 
 def _parts(root: Any) -> tuple[str | None, dict[str, Node]]:
-    """The method, None where the file does not say it, and the nodes of the tensors by their names."""
+    """The method, or None where the file does not say it, and the nodes of the tensors by name."""
     inner = root
     if isinstance(root, Node) and root.path == WRAPPER:
         inner = root.state["_modules"]["module"]
@@ -130,13 +131,13 @@ def _parts(root: Any) -> tuple[str | None, dict[str, Node]]:
 
 
 def _our_name(name: str) -> str:
-    """A name of the released code -> ours; a name that is not known stays, to be named in a message."""
+    """A name of the released code -> ours. An unknown name is returned as it is, so that a message can show it."""
     half, part, place = (*name.split(".", 2), "", "")[:3]
     return f"{PARTS.get(f'{half}.{part}', f'{half}.{part}')}.{place}"
 
 
 def _tensors(module: Node, prefix: str, seen: set[int], steps: Steps) -> Iterator[tuple[str, Node]]:
-    """(name, node) of the tensors in a module, named as in state_dict(). Each module once: it may hold itself."""
+    """(name, node) of the tensors in a module, named as in state_dict(). A module that contains itself is read once."""
     if id(module) in seen:
         return
     seen.add(id(module))

@@ -1,12 +1,12 @@
-"""Reads files of `torch.save` without running anything that they say.
+"""Reads files written by `torch.save` without running any code in them.
 
-A pickle is a program: it names functions and calls them. Here nothing that a file names is imported or called: its few
-instructions are followed one by one, a name becomes a `Name`, a call of it a `Node` that only remembers its arguments,
-and a name that the reader does not expect is refused. Tensors are then cut out of the file's bytes, after their
-names, shapes and bounds were checked. Whatever is in a file, reading it costs no more than a few seconds and, beside
-the memory of the tensors that it really holds, less than 300 MB.
+A pickle is a program: it names functions and calls them. This reader imports and calls nothing that a file names. It
+follows the few instructions that torch.save uses, one by one. A name becomes a `Name`, a call becomes a `Node` that
+only records its arguments, and an unexpected name is refused. Tensors are then cut out of the file's bytes, after
+their names, shapes and bounds have been checked. Whatever a file contains, reading it takes a few seconds at most and,
+apart from the tensors that it really holds, less than 300 MB of memory.
 
-torch.load is not used: weights_only=True refuses modules, reserves memory that a file merely announces, and does not
+torch.load is not used: with weights_only=True it refuses modules, allocates whatever size a file claims, and does not
 check the archive's checksums. Both layouts of torch.save are simple:
 
     zip     TOP/data.pkl is the pickle, TOP/data/KEY the raw values of each storage (PyTorch 1.6 and later)
@@ -43,24 +43,24 @@ TENSORS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
 PARAMETER = "torch._utils._rebuild_parameter"
 DICTS = ("collections.OrderedDict",)
 SETS = ("builtins.set", "__builtin__.set")
-PLAIN = (*DTYPES, *TENSORS, PARAMETER, *DICTS, *SETS)  # names that a file of numbers, text and tensors needs
+PLAIN = (*DTYPES, *TENSORS, PARAMETER, *DICTS, *SETS)  # names that occur in a file of numbers, text and tensors
 LEGACY = (0x1950A86A20F9469CFC6C, 1001)  # magic number and version
 
 MOST_INSTRUCTIONS = 2**19  # of a pickle; a checkpoint has some ten thousand
 MOST_PICKLE = 2**24  # bytes
 MOST_DIRECTORY = 2**20  # bytes of a zip's list of records; a checkpoint has some ten thousand
-MOST_STEPS = 2**20  # values that are looked at one by one once a pickle is read
-SPARE = 2**27  # bytes that the tensors of a file may take beyond its size, as some share their values
+MOST_STEPS = 2**20  # values that are examined after a pickle has been read
+SPARE = 2**27  # bytes that the tensors of a file may take beyond its size, since tensors may share values
 
 
 class Name(NamedTuple):
-    """A class or function that a file names."""
+    """A class or function that a file refers to."""
 
     path: str
 
 
 class Node:
-    """What a call in a file becomes: the name that was called, its arguments, and the state set afterwards."""
+    """A call in a file: the name that is called, its arguments, and the state that is set afterwards."""
 
     def __init__(self, path: str, args: tuple) -> None:
         self.path, self.args = path, args
@@ -68,7 +68,7 @@ class Node:
 
 
 class Storage(NamedTuple):
-    """The values that a tensor is a view of."""
+    """The values that tensors are views of."""
 
     dtype: torch.dtype
     key: str
@@ -80,16 +80,16 @@ class Storage(NamedTuple):
 
 
 class Saved:
-    """The object of an open file (`root`), made of plain values and Nodes, and the way to its tensors."""
+    """The object in an open file (`root`), made of plain values and Nodes, and access to its tensors."""
 
     def __init__(self, root: Any, values: Callable[[Storage], bytes], size: int) -> None:
         self.root, self._values, self._left = root, values, size + SPARE
         self._read: dict[str, Tensor] = {}
 
     def tensor(self, node: Any, dtype: torch.dtype | None = None) -> Tensor:
-        """The tensor of a node on the CPU, in the dtype where one is given; it shares its memory with no other.
+        """The tensor of a node on the CPU, converted to `dtype` if given. It shares memory with no other tensor.
 
-        Raises InputError for what is no tensor, lies outside its storage, or is not finite.
+        Raises InputError when the node is not a tensor, lies outside its storage, or holds values that are not finite.
         """
         storage, offset, size, stride = layout(node)
         if 0 in size:  # the items of a network without a memory
@@ -115,7 +115,7 @@ class Saved:
 
 
 def kind(thing: Any) -> str:
-    """What a value of a file is, in words."""
+    """The kind of a value in a file, for a message."""
     return thing.path if isinstance(thing, (Node, Name)) else f"a {type(thing).__name__}"
 
 
@@ -124,7 +124,7 @@ def is_tensor(thing: Any) -> bool:
 
 
 def layout(node: Any) -> tuple[Storage, int, tuple[int, ...], tuple[int, ...]]:
-    """(storage, offset, size, stride) of the node of a tensor or parameter, checked to lie inside its storage."""
+    """The (storage, offset, size, stride) of a tensor or parameter, checked to lie inside its storage."""
     if isinstance(node, Node) and node.path == PARAMETER:
         node = node.args[0]
     if not isinstance(node, Node) or node.path not in TENSORS:
@@ -141,7 +141,7 @@ def layout(node: Any) -> tuple[Storage, int, tuple[int, ...], tuple[int, ...]]:
 
 
 def read_plain(path: Path) -> Any:
-    """The object of a file that holds nothing but dicts, lists, tuples, text, numbers and tensors.
+    """The object in a file that holds only dicts, lists, tuples, text, numbers and tensors.
 
     Raises InputError when the file holds anything else, is damaged or cannot be read.
     """
@@ -162,7 +162,7 @@ def read_plain(path: Path) -> Any:
 
 
 class Steps:
-    """Counts what is looked at: a small file can stand for endless values, as each may hold the one before twice."""
+    """Limits how many values are examined: in a small file, each list may hold the previous one twice, without end."""
 
     def __init__(self, most: int = MOST_STEPS) -> None:
         self.left = most
@@ -178,9 +178,9 @@ class Steps:
 
 @contextmanager
 def opened(path: Path, names: Collection[str]) -> Iterator[Saved]:
-    """The Saved of a file, which may use these names.
+    """Open a file that may refer to these names.
 
-    Whatever goes wrong inside, damaged and hostile files included, becomes an InputError that names the file.
+    Every error inside the block, even from a damaged or hostile file, becomes an InputError that names the file.
     """
     try:
         about = path.stat()
@@ -207,7 +207,7 @@ def _zip(file: BinaryIO, size: int, names: Collection[str]) -> tuple[Any, Callab
     pickles = [name for name in records if name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise InputError("a zip archive, but not of torch.save")
-    # torch.save never compresses, and records lie one after the other: what grows while it is read is an attack
+    # torch.save never compresses, and its records do not overlap: a file that expands when read is an attack
     if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
         raise InputError("a zip archive, but not of torch.save: it is compressed")
     if sum(max(info.file_size, info.compress_size) for info in archive.infolist()) > size:
@@ -224,7 +224,7 @@ def _zip(file: BinaryIO, size: int, names: Collection[str]) -> tuple[Any, Callab
 
 
 def _directory_bytes(file: BinaryIO, size: int) -> int:
-    """How many bytes the end of a zip says that its list of records has; zipfile would read them all."""
+    """The size in bytes that the end of a zip gives for its list of records; zipfile would read all of it."""
     file.seek(max(0, size - 2**16 - 98))
     tail = file.read()
     end = tail.rfind(b"PK\x05\x06")
@@ -238,7 +238,7 @@ def _directory_bytes(file: BinaryIO, size: int) -> int:
 
 def _legacy(file: BinaryIO, size: int, names: Collection[str]) -> tuple[Any, Callable[[Storage], bytes]]:
     file.seek(0)
-    head = io.BytesIO(file.read(MOST_PICKLE))  # a read of gigabytes that a file announces ends at its end here
+    head = io.BytesIO(file.read(MOST_PICKLE))  # so that no instruction can read gigabytes that a file claims
     if (_interpret(head, names)[0], _interpret(head, names)[0]) != LEGACY:
         raise InputError("not a file of torch.save")
     _interpret(head, names)  # the system it was saved on
@@ -247,7 +247,7 @@ def _legacy(file: BinaryIO, size: int, names: Collection[str]) -> tuple[Any, Cal
     keys, _ = _interpret(head, names)
     file.seek(head.tell())
     for key in keys:
-        if type(key) is not str:  # hashing what else a file can hold may be endless
+        if type(key) is not str:  # hashing other values may take forever
             raise InputError("damaged: a storage has no name")
         storage = storages[key]
         if struct.unpack("<q", file.read(8)) != (storage.numel,):
@@ -275,7 +275,7 @@ _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 def _interpret(stream: io.BytesIO, names: Collection[str]) -> tuple[Any, dict[str, Storage]]:
-    """Follow one pickle, with the instructions that torch.save uses. Returns its object and its storages by key."""
+    """Follow one pickle, made of the instructions that torch.save uses. Returns its object and its storages by key."""
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
@@ -367,7 +367,7 @@ def _call(called: Any, args: Any, steps: Steps) -> Any:
 
 
 def _set_items(target: Any, flat: list[Any]) -> None:
-    """Keys are text or numbers, whole ones below 2**60: hashing what else a file can hold may be endless."""
+    """Keys must be text or numbers, and integers below 2**60: hashing other values may take forever."""
     keys = flat[::2]
     if type(target) is not dict or len(flat) % 2:
         raise InputError(f"sets items of {kind(target)}")
@@ -378,7 +378,7 @@ def _set_items(target: Any, flat: list[Any]) -> None:
 
 def _build(state: Any, target: Any) -> None:
     if type(target) is dict:
-        return  # attributes of an OrderedDict, such as _metadata of a state_dict: not needed
+        return  # attributes of an OrderedDict, such as the _metadata of a state_dict, are not needed
     if not isinstance(target, Node) or type(state) is not dict:
         raise InputError(f"sets the state of {kind(target)}")
     target.state = state
@@ -389,7 +389,7 @@ def _persistent(saved: Any, storages: dict[str, Storage]) -> Any:
         raise InputError("holds a storage of an unknown form")
     rest: list[Any]
     what, cls, *rest = saved
-    if what == "module" and type(what) is str and isinstance(cls, Name):  # legacy: a class with its source, left alone
+    if what == "module" and type(what) is str and isinstance(cls, Name):  # legacy: a class with its source
         return cls
     if what != "storage" or len(rest) not in (3, 4) or rest[3:] not in ([], [None]):
         raise InputError("holds a storage of an unknown form")
