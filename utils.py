@@ -1,4 +1,4 @@
-"""Numerics of MNAD: frame errors, scores, metrics, all pure functions; how files are written; how mistakes are said.
+"""Frame errors, scores and metrics of MNAD, all pure functions; reading and writing files; reporting errors.
 
 Frames are tensors (..., c, H, W) with values in [0, 1]; scores and labels are 1-D numpy arrays, one value per frame.
 Section numbers are those of the paper (arXiv 2003.13228).
@@ -29,15 +29,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-if TYPE_CHECKING:  # the preparation of data does without torch, which takes a second to import
+if TYPE_CHECKING:  # preparing data does not need torch, which takes a second to import
     from torch import Tensor
     from torch.optim import Optimizer
 
-MAX_PSNR = 100.0  # dB, given to identical frames, whose PSNR is infinite
+MAX_PSNR = 100.0  # dB: the value for identical frames, whose PSNR is infinite
 
 
 class InputError(Exception):
-    """Something the user gave is wrong. The message is one line: what, where, what to do. Scripts print it and exit."""
+    """Something that the user gave is wrong. Its message is one line that says what, where and what to do."""
 
     def __str__(self) -> str:
         text = super().__str__()
@@ -47,7 +47,7 @@ class InputError(Exception):
 
 
 def one_line(text: str) -> str:
-    """The text with what would break or colour a line, such as a newline in a file's name, written as an escape."""
+    """The text with escapes in place of unprintable characters, such as a newline in the name of a file."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
@@ -62,15 +62,15 @@ def rmse(prediction: Tensor, target: Tensor) -> Tensor:
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
     """Peak signal-to-noise ratio P of each frame in dB (Sec. 3.3, peak 1): two (..., c, H, W) in [0, 1] -> (...).
 
-    At most MAX_PSNR, which is what identical frames get.
+    Identical frames get MAX_PSNR, and no frame gets more.
     """
     return (-20 * rmse(prediction, target).log10()).clamp(max=MAX_PSNR)
 
 
 def regular_score(prediction: Tensor, target: Tensor) -> Tensor:
-    """Regular score E of each frame, Sec. 3.1.2: its squared errors e_i, averaged with weights 1 - exp(-e_i).
+    """Regular score E of each frame (Sec. 3.1.2): its squared errors e_i, averaged with weights 1 - exp(-e_i).
 
-    Large errors weigh more, so a small abnormal region is not drowned by a well predicted background.
+    Large errors weigh more, so that a well predicted background does not hide a small abnormal region.
     Two (..., c, H, W) in [0, 1] -> (...). Identical frames give 0.
     """
     error = (prediction - target).square()
@@ -81,7 +81,7 @@ def regular_score(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def learning_rate(optimizer: Optimizer) -> float:
-    """The learning rate that an optimiser uses now (of its first parameter group)."""
+    """The current learning rate of an optimiser (of its first parameter group)."""
     return optimizer.param_groups[0]["lr"]
 
 
@@ -89,14 +89,17 @@ def learning_rate(optimizer: Optimizer) -> float:
 
 
 def check_finite(scores: np.ndarray) -> np.ndarray:
-    """The same scores. Raises InputError where some are NaN or infinite."""
+    """Return the scores unchanged. Raises InputError when some are NaN or infinite."""
     if not np.isfinite(scores).all():
-        raise InputError("scores hold NaN or infinity: the model that made them is broken, train it again")
+        raise InputError("scores contain NaN or infinity: the model is broken, train it again")
     return scores
 
 
 def min_max(values: ArrayLike) -> np.ndarray:
-    """g: the scores of one video, (N,), mapped linearly to [0, 1] (Sec. 3.3). A constant list gives zeros."""
+    """g: the scores of one video, (N,), mapped linearly to [0, 1] (Sec. 3.3). Constant scores give zeros.
+
+    Raises InputError when some are not finite.
+    """
     values = check_finite(np.asarray(values, dtype=np.float64))
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else np.zeros_like(values)
@@ -111,13 +114,13 @@ def normality(psnrs: ArrayLike, distances: ArrayLike, alpha: float) -> np.ndarra
 
 
 def smooth(values: ArrayLike, sigma: float, causal: bool = False) -> np.ndarray:
-    """The scores of ONE video, (N,), averaged over time with a Gaussian of sigma frames, cut off at 4 sigma: (N,).
+    """The scores of ONE video, (N,), smoothed over time with a Gaussian of sigma frames, cut off at 4 sigma: (N,).
 
-    causal: only frames up to the one that is smoothed count, half of the Gaussian. At the ends the weights of the
-    frames that exist are scaled to sum to 1, so a constant stays what it is. Beyond the paper.
+    causal: use only the past half of the Gaussian, the present frame included. Near the ends, the weights of the
+    existing frames are scaled to sum to 1, so that constant scores do not change. Not part of the paper.
     """
     values, reach = np.asarray(values, dtype=np.float64), smoothing_reach(sigma)
-    past = np.arange(-reach, reach + 1)  # how many frames ago, negative: in the future
+    past = np.arange(-reach, reach + 1)  # how many frames ago; negative is in the future
     weights = np.exp(-0.5 * (past / sigma) ** 2) * (past >= 0 if causal else 1)
 
     def weighted(series: np.ndarray) -> np.ndarray:
@@ -127,7 +130,7 @@ def smooth(values: ArrayLike, sigma: float, causal: bool = False) -> np.ndarray:
 
 
 def smoothing_reach(sigma: float) -> int:
-    """How many frames away from a frame `smooth` looks."""
+    """How many frames before and after a frame `smooth` uses."""
     return int(4 * sigma + 0.5)
 
 
@@ -135,7 +138,7 @@ def smoothing_reach(sigma: float) -> int:
 
 
 def _sklearn() -> ModuleType:
-    from sklearn import metrics  # here, as it takes over a second and most commands measure nothing
+    from sklearn import metrics  # here, since it takes over a second to import and most commands need no metrics
 
     return metrics
 
@@ -151,19 +154,19 @@ def _both_classes(labels: ArrayLike) -> np.ndarray:
 
 
 def auc(labels: ArrayLike, abnormality: ArrayLike) -> float:
-    """Area under the ROC of frames, in [0, 1]. Raises InputError when only one class is there."""
+    """Area under the ROC curve over frames, in [0, 1]. Raises InputError when all labels are of one class."""
     return float(_sklearn().roc_auc_score(_both_classes(labels), abnormality))
 
 
 def average_precision(labels: ArrayLike, abnormality: ArrayLike) -> float:
-    """Average precision of finding abnormal frames, in [0, 1]. Raises InputError when only one class is there."""
+    """Average precision of finding abnormal frames, in [0, 1]. Raises InputError when all labels are of one class."""
     return float(_sklearn().average_precision_score(_both_classes(labels), abnormality))
 
 
 def equal_error_rate(labels: ArrayLike, abnormality: ArrayLike) -> float:
-    """The error rate where false alarms and misses are equally frequent, in [0, 1], interpolated on the ROC.
+    """Error rate where false positives and false negatives are equally frequent, in [0, 1], interpolated on the ROC.
 
-    Raises InputError when only one class is there.
+    Raises InputError when all labels are of one class.
     """
     false_alarms, hits, _ = _sklearn().roc_curve(_both_classes(labels), abnormality, drop_intermediate=False)
     # misses - false alarms falls from 1 to -1 along the curve; the zero between two of its points is interpolated
@@ -171,15 +174,15 @@ def equal_error_rate(labels: ArrayLike, abnormality: ArrayLike) -> float:
 
 
 def auc_of_videos(labels: list[np.ndarray], abnormality: list[np.ndarray]) -> list[float | None]:
-    """Each video's own AUC, None where all its frames are of one class: two lists of (N_v,) arrays -> list."""
+    """The AUC of each video, None where all its frames are of one class: two lists of (N_v,) arrays -> list."""
     both = zip(labels, abnormality, strict=True)
     return [auc(y, scores) if np.unique(y).size == 2 else None for y, scores in both]
 
 
 def macro_auc(labels: list[np.ndarray], abnormality: list[np.ndarray]) -> tuple[float | None, int]:
-    """Mean over videos of each video's own AUC: two lists of (N_v,) arrays -> (mean, videos counted).
+    """The mean of the AUCs of single videos: two lists of (N_v,) arrays -> (mean, videos counted).
 
-    A video whose frames are all of one class has no AUC and is left out. (None, 0) when that leaves none.
+    A video whose frames are all of one class has no AUC and is left out. Returns (None, 0) when no video is left.
     """
     each = [value for value in auc_of_videos(labels, abnormality) if value is not None]
     return (float(np.mean(each)), len(each)) if each else (None, 0)
@@ -195,14 +198,14 @@ def named(things: Sequence[object], most: int = 5) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time that somebody waits, in words: 40 seconds, 12 minutes, 3.5 hours."""
+    """A waiting time in words: 40 seconds, 12 minutes, 3.5 hours."""
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 class _LogLines:
-    """What a progress bar writes to when its output is no terminal: whole lines, no returns to the start of a line."""
+    """The output of a progress bar when stderr is not a terminal: whole lines, without carriage returns."""
 
     def write(self, text: str) -> None:
         if text.strip():
@@ -215,9 +218,9 @@ class _LogLines:
 def progress(
     what: str, unit: str, of: Iterable | None = None, total: int | None = None, shown: bool = True, done: int = 0
 ) -> tqdm:
-    """A progress bar, over the things in `of` where it is given. Where stderr is a log, it is a line per minute.
+    """A progress bar, over the elements of `of` if given. When stderr is not a terminal, it prints a line per minute.
 
-    done: how many of the total were there before.
+    done: how many of the total were finished before.
     """
     log = (
         {}
@@ -232,7 +235,7 @@ def progress(
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """What goes wrong in the block while `path` is read becomes an InputError that says so."""
+    """An error in the block, which reads `path`, becomes an InputError that says so."""
     try:
         yield
     except OSError as error:
@@ -243,7 +246,7 @@ def reading(path: Path) -> Iterator[None]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What goes wrong in the block while `path` is written becomes an InputError that says so."""
+    """An error in the block, which writes `path`, becomes an InputError that says so."""
     try:
         yield
     except OSError as error:
@@ -251,7 +254,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def reason(error: OSError) -> str:
-    """Why the system refused, in words."""
+    """The reason that the system gives for an error, in words."""
     many = "; raise the limit with ulimit -n" if error.errno == errno.EMFILE else ""
     return (error.strerror or str(error) or type(error).__name__) + many
 
@@ -267,20 +270,20 @@ def read_json(path: Path) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole, as UTF-8; see write_whole."""
+    """Write a text file as UTF-8, with write_whole. Raises InputError as it does."""
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Call write(temporary path) and rename: the file at `path` is the old one or the whole new one, never a part.
+    """Call write(temporary path) and rename the result: `path` is the old file or the complete new one, never a part.
 
-    A symbolic link stays, and the file that it points to is replaced. Raises InputError when something other than a
-    regular file is at `path` (a folder, a device), or when it cannot be written, say on a full disk.
+    A symbolic link is kept, and the file that it points to is replaced. Raises InputError when `path` is something
+    other than a regular file (a folder, a device), or when it cannot be written, for example on a full disk.
     """
     with writing(path):
         target = Path(os.path.realpath(path)) if path.is_symlink() else path
         if os.path.lexists(target) and not stat.S_ISREG(target.lstat().st_mode):
-            raise InputError(f"cannot write {path}: it is there and not a regular file")
+            raise InputError(f"cannot write {path}: it exists and is not a regular file")
     temporary = target.with_name(f".{_writer()}-{secrets.token_hex(4)}{PART}")
     try:
         write(temporary)
@@ -291,7 +294,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         why = reason(error) if isinstance(error, OSError) else _why_not_more(temporary) or str(error).splitlines()[0]
         if is_out_of_memory(error):
             raise
-        raise InputError(f"cannot write {path}: {why}; what was there before is as it was") from error
+        raise InputError(f"cannot write {path}: {why}; what was there before is unchanged") from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -301,12 +304,12 @@ PART = ".part"  # the end of the name of a file that is being written
 
 
 def _writer() -> str:
-    """This process, as the names of its temporary files have it: of one machine, and of one process there."""
+    """A name for this process on this machine, for its temporary files."""
     return f"{zlib.crc32(platform.node().encode()):08x}-{os.getpid()}"
 
 
 def _why_not_more(path: Path) -> str:
-    """Why the system takes no more bytes for this file; "" where it does."""
+    """Why the system accepts no more bytes for this file; "" where it does accept them."""
     try:
         with open(path, "ab") as file:
             file.write(bytes(2**20))
@@ -318,9 +321,9 @@ def _why_not_more(path: Path) -> str:
 
 
 def remove_parts(directory: Path) -> None:
-    """Remove the temporary files of `write_whole` whose process was killed.
+    """Remove the temporary files that killed processes on this machine left behind in `write_whole`.
 
-    Only those of this machine whose process no longer exists; nothing where the system does not say (Windows).
+    Files whose process still exists are kept. On Windows, which does not say whether it does, all are kept.
     """
     machine = _writer().partition("-")[0]
     for path in directory.glob(f".{machine}-*{PART}") if os.name == "posix" else ():
@@ -335,20 +338,20 @@ def _is_alive(process: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        pass  # of another user
+        pass  # it belongs to another user
     return True
 
 
-COMPLETE = ".complete"  # a set of files that are all written, but not all in their places yet
+COMPLETE = ".complete"  # a folder of files that are all written but not all moved into place yet
 
 
 @contextmanager
 def written_together(directory: Path, results: Sequence[str]) -> Iterator[Path]:
-    """A folder to write results to, which appear in `directory` together when the block ends, or not at all.
+    """A folder for results, which appear in `directory` together when the block ends, or not at all.
 
-    results: patterns, relative to `directory`, of all that such a set may hold. What matches them there and belongs
-    to the set before is removed, so results never mix. When the block raises, `directory` stays as it was. After a kill
-    in the middle of the move, the next call completes it first.
+    results: patterns, relative to `directory`, of all files that such results may include. Earlier files that match
+    them are removed, so that results never mix. If the block raises, `directory` stays as it was. If the process is
+    killed during the move, the next call completes the move first.
     """
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -367,7 +370,7 @@ def _move_complete(directory: Path, results: Sequence[str]) -> None:
     complete = directory / COMPLETE
     if not complete.is_dir():
         return
-    whole = complete / PART  # marks a move that was begun: what is in its place already is not removed again
+    whole = complete / PART  # marks a move that has begun, so that files already in place are not removed
     if not whole.exists():
         for pattern in results:
             for path in sorted(directory.glob(pattern)):
@@ -383,7 +386,7 @@ def _move_complete(directory: Path, results: Sequence[str]) -> None:
 
 
 def new_folder(path: Path) -> Path:
-    """Make a folder that was not there: `path`, or the first of path-2, path-3, ... that is free."""
+    """Make a new folder: `path`, or the first of path-2, path-3, ... that does not exist."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         for number in itertools.count(1):
@@ -396,18 +399,19 @@ def new_folder(path: Path) -> Path:
     raise AssertionError("numbers do not end")
 
 
-# What every script does with a mistake: one line on stderr, a non-zero exit, no traceback -----------------------------
+# What every script does with an error: one line on stderr, a non-zero exit status, no traceback -----------------------
 
 
 class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the defaults that say something: neither "None" nor that a switch is off."""
+    """Shows defaults, except None, that a switch is off, and what the help text says already."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
+        is_said = action.default is None or action.default is False or "if not given" in (action.help or "")
+        return action.help if is_said else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line and whose --help shows the defaults."""
+    """An ArgumentParser that reports errors in one line and shows defaults in --help."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(formatter_class=_Defaults, allow_abbrev=False, **settings)
@@ -416,11 +420,18 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {one_line(message)} (--help lists the flags)\n")
 
 
-WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EEXIST, errno.EPIPE)  # never met by reading
+WRITING = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EFBIG,
+    errno.EEXIST,
+    errno.EPIPE,
+)  # errors that only writing causes
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory could not be had; torch says it with RuntimeErrors that only their texts set apart."""
+    """Whether an error means a lack of memory; torch reports it as a RuntimeError, which only its text identifies."""
     texts = ("can't allocate memory", "not enough memory", "out of memory", "Storage size calculation overflowed")
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
@@ -428,7 +439,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def describe_os_error(error: OSError) -> str:
-    """One line for an OSError that nobody met closer to its cause: reading or writing, what and where."""
+    """One line for an OSError that was not handled where it occurred: reading or writing, what and where."""
     name = error.filename if error.filename is not None else "a file"
     unreadable = error.errno == errno.EACCES and os.path.exists(name) and not os.access(name, os.R_OK)
     refused = error.errno in (errno.EACCES, errno.EPERM) and not unreadable
@@ -439,23 +450,23 @@ def describe_os_error(error: OSError) -> str:
 
 
 def run_script(main: Callable[[], object]) -> NoReturn:
-    """Exit with what main() returns. A mistake, a system that refuses and a lack of memory become one line (exit 2),
-    and so does Ctrl-C (130)."""
+    """Exit with what main() returns. InputError, OSError and a lack of memory become one line (exit status 2), and so
+    does Ctrl-C (exit status 130)."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal in cp1252 or ASCII shows "?" for what it cannot
+        if isinstance(stream, io.TextIOWrapper):  # a terminal in cp1252 or ASCII shows "?" in place of other characters
             stream.reconfigure(errors="replace")
     try:
         sys.exit(main())  # type: ignore[arg-type]  # an exit status or None
     except InputError as error:
         message = str(error)
     except OSError as error:
-        if error.errno is None:  # no refusal of the system
+        if error.errno is None:  # raised by a library, not by the system
             raise
         message = describe_os_error(error)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        message = "out of memory: take smaller frames (--h, --w), a smaller batch, fdim or msize, or fewer processes"
+        message = "out of memory: use smaller frames (--h, --w), a smaller batch, fdim or msize, or fewer processes"
     except KeyboardInterrupt as interrupt:
         print(f"interrupted{': ' if interrupt.args else ''}{' '.join(map(str, interrupt.args))}", file=sys.stderr)
         sys.exit(130)

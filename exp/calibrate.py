@@ -19,7 +19,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(prog="python -m exp.calibrate", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, metavar="RUN", help="the directory of a run, or a model file")
     parser.add_argument("--m_items_dir", type=Path, help="its memory items; m_items.pt beside the model if not given")
-    flags.add_data_flags(parser)
+    flags.add_data_flags(parser, otherwise="that of the run")
     flags.add_shape_flags(
         parser, "network and clips (never needed: the model file knows; released models take h and w)"
     )

@@ -1,4 +1,4 @@
-"""What the command lines share: the defaults of methods and data sets, types of values, flags of both scripts."""
+"""What the command lines share: defaults of the methods and data sets, argument types, and common flags."""
 
 import argparse
 import math
@@ -12,7 +12,7 @@ from data.clips import Source
 from exp.device import PRECISIONS
 from utils import InputError
 
-# The values used where a flag is not given. recon's learning rate is the paper's; the released code trains it at 2e-4.
+# The values of flags that are not given. recon's learning rate is the paper's; the released code trains it at 2e-4.
 METHODS: dict[str, dict[str, Any]] = {
     "pred": {"t_length": 5, "lr": 2e-4, "loss_compact": 0.1, "loss_separate": 0.1, "alpha": 0.6, "th": 0.01},
     "recon": {"t_length": 1, "lr": 2e-5, "loss_compact": 0.01, "loss_separate": 0.01, "alpha": 0.7, "th": 0.015},
@@ -27,35 +27,39 @@ DATASETS: dict[str, dict[str, Any]] = {
 
 
 def defaults(method: str, dataset_type: str) -> dict[str, Any]:
-    """The value of each flag that is not given, by the flag's name."""
+    """The defaults for a method and a data set, by the names of the flags."""
     return {**ANY_DATASET, **METHODS[method], **DATASETS.get(dataset_type, {})}
 
 
 def fill_in(args: argparse.Namespace) -> None:
-    """Give the flags that were not given the defaults of the method and the data set."""
+    """Set the flags that were not given to the defaults of the method and the data set."""
     for name, value in defaults(args.method, args.dataset_type).items():
         if getattr(args, name, value) is None:
             setattr(args, name, value)
 
 
 def check_shape(shape: dict[str, Any], mdim: int | None) -> None:
-    """Check the settings that shape network and clips against each other. Raises InputError."""
+    """Raise InputError when settings of the network and the clips contradict each other."""
     if mdim not in (None, shape["fdim"]):
-        raise InputError(f"--fdim {shape['fdim']} and --mdim {mdim} differ: items are compared with features")
+        raise InputError(
+            f"--fdim {shape['fdim']} and --mdim {mdim} differ: items are compared with features; leave --mdim out"
+        )
     if shape["method"] == "pred" and shape["t_length"] < 2:
-        raise InputError("--t_length 1: pred predicts the last frame of a clip from those before it, give 2 or more")
+        raise InputError("--t_length 1: pred predicts the last frame of a clip from those before it; give 2 or more")
     if shape["method"] == "recon" and shape["t_length"] != 1:
-        raise InputError(f"--t_length {shape['t_length']}: recon reproduces single frames, its t_length is 1")
+        raise InputError(
+            f"--t_length {shape['t_length']}: recon reconstructs single frames; give 1 or leave the flag out"
+        )
 
 
 FIGURE_FORMATS = ("png", "pdf", "svg")
 
 
-# Types of values; a value that cannot be is refused in one line -------------------------------------------------------
+# Argument types; an impossible value is refused in one line -----------------------------------------------------------
 
 
 def number(kind: type, allowed: Callable[[Any], bool], wanted: str) -> Callable[[str], Any]:
-    """An argparse type: kind(text) where allowed(value) holds, otherwise an error that says what is wanted."""
+    """An argparse type: returns kind(text) if that is allowed, otherwise raises an error that says what is wanted."""
 
     def convert(text: str) -> Any:
         try:
@@ -70,13 +74,13 @@ def number(kind: type, allowed: Callable[[Any], bool], wanted: str) -> Callable[
     return convert
 
 
-MOST = 2**31 - 1  # of what is counted: larger numbers fit no machine and overflow some libraries
+MOST = 2**31 - 1  # largest count: larger ones fit no machine and overflow some libraries
 positive_int = number(int, lambda n: 1 <= n <= MOST, "a whole number of 1 or more")
 non_negative_int = number(int, lambda n: 0 <= n <= MOST, "a whole number of 0 or more")
 memory_size = number(
     int,
     lambda n: n == 0 or 2 <= n <= MOST,
-    "0, no memory, or a whole number of 2 or more: separateness needs a second nearest item",
+    "0 (no memory) or a whole number of 2 or more (separateness needs a second nearest item)",
 )
 pixels = number(int, lambda n: 8 <= n <= 2**15 and n % 8 == 0, f"a multiple of 8 up to {2**15}")
 positive = number(float, lambda x: 0 < x < math.inf, "a number above 0")
@@ -87,7 +91,7 @@ probability = number(float, lambda x: 0 < x < 1, "a number between 0 and 1, both
 
 
 class Span(NamedTuple):
-    """A length of time in frames or in seconds."""
+    """A duration in frames or in seconds."""
 
     amount: float
     unit: str = ""  # "s" for seconds, "" for frames
@@ -100,7 +104,7 @@ class Span(NamedTuple):
 
 
 def span(text: str) -> Span:
-    """10 is frames, 0.4s is seconds."""
+    """Parse "10" as frames and "0.4s" as seconds."""
     wanted = "a number of frames, such as 10, or of seconds, such as 0.4s, above 0 and up to a million"
     amount = number(float, lambda x: 0 < x <= 1e6, wanted)
     return Span(amount(text.removesuffix("s")), "s" if text.endswith("s") else "")
@@ -118,24 +122,24 @@ def frame_of_video(text: str) -> tuple[str, int]:
     return name, int(frame)
 
 
-# Flags both scripts have ----------------------------------------------------------------------------------------------
+# Flags that several commands share ------------------------------------------------------------------------------------
 
 
 def by_method(name: str) -> str:
-    """The defaults of a flag that depend on the method, for --help."""
+    """The default of a flag for each method, for --help."""
     return ", ".join(f"{method} {settings[name]:g}" for method, settings in METHODS.items())
 
 
 def by_dataset(name: str) -> str:
-    """The defaults of a flag that depend on the data set, for --help."""
+    """The default of a flag, and the data sets for which it differs, for --help."""
     special = [f"{dataset} {settings[name]}" for dataset, settings in DATASETS.items() if name in settings]
     return ", ".join([str(ANY_DATASET[name]), *special])
 
 
 def add_shape_flags(parser: argparse.ArgumentParser, title: str) -> None:
-    """The flags that shape network and clips; a model file knows all of them."""
+    """The flags that define the network and the clips; a model file stores all of them."""
     shape = parser.add_argument_group(title)
-    shape.add_argument("--method", choices=METHODS, help="predict the next frame, or reconstruct one")
+    shape.add_argument("--method", choices=METHODS, help="predict the next frame (pred) or reconstruct a frame (recon)")
     shape.add_argument("--t_length", type=positive_int, help=f"frames in a clip ({by_method('t_length')})")
     shape.add_argument("--h", type=pixels, help=f"height of a frame in pixels ({by_dataset('h')})")
     shape.add_argument("--w", type=pixels, help=f"width of a frame in pixels ({by_dataset('w')})")
@@ -143,50 +147,57 @@ def add_shape_flags(parser: argparse.ArgumentParser, title: str) -> None:
     shape.add_argument(
         "--msize",
         type=memory_size,
-        help=f"number of memory items M ({by_dataset('msize')}); 0 is the network without a memory: the decoder gets"
-        " the queries alone, there are no memory losses and no update, and the score is the PSNR alone",
+        help=f"number of memory items M ({by_dataset('msize')}); 0 builds the network without a memory: the decoder"
+        " gets only the queries, there are no memory losses and no update, and the score is the PSNR alone",
     )
-    shape.add_argument("--fdim", type=positive_int, help=f"channels of the features C ({by_dataset('fdim')})")
-    shape.add_argument("--mdim", type=positive_int, help="channels of the memory items; has to equal fdim")
+    shape.add_argument("--fdim", type=positive_int, help=f"number of feature channels C ({by_dataset('fdim')})")
+    shape.add_argument("--mdim", type=positive_int, help="number of channels of the memory items; must equal --fdim")
 
 
-def add_data_flags(parser: argparse.ArgumentParser) -> None:
+def add_data_flags(parser: argparse.ArgumentParser, otherwise: str = "synthetic") -> None:
+    """The flags that name the data; otherwise: the data set that is taken if none is given, for --help."""
     data = parser.add_argument_group("data")
     data.add_argument(
-        "--dataset_type", help="ped2, avenue, shanghai, synthetic, or the folder of your own (synthetic if not given)"
+        "--dataset_type",
+        help=f"ped2, avenue, shanghai, synthetic, or the folder of your own data set ({otherwise} if not given)",
     )
-    data.add_argument("--dataset_path", default="./dataset", help="the folder that holds data sets")
+    data.add_argument("--dataset_path", default="./dataset", help="the folder that contains the data sets")
     data.add_argument(
-        "--bad_frames", choices=("fail", "skip"), default="fail", help="at a broken frame, stop or leave its video out"
+        "--bad_frames",
+        choices=("fail", "skip"),
+        default="fail",
+        help="what to do at a broken frame: stop, or leave out its video",
     )
-    data.add_argument("--cache_dir", help="where decoded frames are kept; beside the data if not given")
+    data.add_argument("--cache_dir", help="where to keep decoded frames; beside the data if not given")
     data.add_argument("--no_cache", action="store_true", help="decode frames each time they are read")
 
 
 def source_of(args: argparse.Namespace) -> Source:
-    """The data set that the flags name, and how they say it is read."""
+    """The data set that the flags name, and how to read it."""
     cache = NO_CACHE if args.no_cache else Cache(args.cache_dir and Path(args.cache_dir))
     return Source(args.dataset_path, args.dataset_type, cache, args.bad_frames)
 
 
 def add_workers_flag(group: argparse._ActionsContainer, name: str) -> None:
-    group.add_argument(name, type=non_negative_int, help="processes that load clips (none with the cache, 2 without)")
+    group.add_argument(
+        name, type=non_negative_int, help="number of processes that load clips (0 with the cache, 2 without)"
+    )
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     run = parser.add_argument_group("run")
-    run.add_argument("--exp_dir", help="name of the run: exp/<dataset_type>/<method>/<exp_dir> (log if not given)")
+    run.add_argument("--exp_dir", help="name of the run, in exp/<dataset_type>/<method>/<exp_dir> (log if not given)")
     add_device_flags(run)
     run.add_argument(
         "--deterministic",
         action="store_true",
-        help="on CUDA: the same numbers each time, more slowly; on a CPU they are the same anyway",
+        help="on CUDA: get the same numbers each time, at lower speed; on a CPU they are the same anyway",
     )
 
 
 def add_figure_flags(output: argparse._ActionsContainer) -> None:
-    output.add_argument("--no_figures", action="store_true", help="draw nothing, and write no report.html")
-    output.add_argument("--figure_format", choices=FIGURE_FORMATS, default="png", help="of figures")
+    output.add_argument("--no_figures", action="store_true", help="draw no figures and write no report.html")
+    output.add_argument("--figure_format", choices=FIGURE_FORMATS, default="png", help="file format of the figures")
 
 
 def add_device_flags(run: argparse._ArgumentGroup) -> None:
@@ -196,9 +207,16 @@ def add_device_flags(run: argparse._ArgumentGroup) -> None:
         nargs="+",
         type=non_negative_int,
         metavar="N",
-        help="numbers of the GPUs to use; several with torchrun",
+        help="GPUs to use, by number; several only with torchrun",
     )
     run.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32", help="of convolutions; the memory always computes in float32"
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="precision of the convolutions; the memory always computes in float32",
     )
-    run.add_argument("--compile", action="store_true", help="compile the network first: minutes, then faster steps")
+    run.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the network first, which takes minutes and makes the steps faster",
+    )
