@@ -1,9 +1,9 @@
-"""How normal frames score: calibration.pt beside a model gives thresholds, and scores that need no later frame.
+"""How normal frames score: calibration.pt beside a model provides thresholds, and scores that need no later frames.
 
-The paper scales the abnormality by the lowest and the highest score of the whole video, so the video must have ended,
-and no value says where normal ends. A calibration holds P, D and E of every frame of some training videos, scored as
-Evaluate.py does by default, each video from the trained items on. Train.py makes one at its end; for an older run, for
-released weights or with other settings:
+The paper scales scores by the minimum and maximum of the complete video. So the video must have ended, and no score
+marks the limit of what is normal. A calibration holds P, D and E of every frame of some training videos, scored as
+Evaluate.py does by default, except that each video starts from the trained items. Train.py makes one when it finishes.
+For an older run, for released weights or with other settings:
 
     python -m exp.calibrate RUN
 """
@@ -25,16 +25,18 @@ from model.convae import ConvAE
 from utils import InputError, check_finite, smooth, write_whole
 
 SCORES = ("psnr", "distance", "regular")
-NORMAL_SHARE = 0.95  # of normal frames update the memory under γ "auto"
-QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)  # stored for people to read
-TRAINED_ON = "made of clips that may have trained the network: optimistic, new normal frames score a little worse"
-HELD_OUT = "made of videos that were held back from training"
+NORMAL_SHARE = 0.95  # the share of normal frames that update the memory when γ is "auto"
+QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)  # stored for readers of the file
+TRAINED_ON = (
+    "made from clips that may have trained the network: optimistic, new normal frames score slightly worse"
+)
+HELD_OUT = "made from videos that were held back from training"
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Scores of normal frames. Lists have one array for each video: (frames that have a score,). A gap in time counts
-    as the end of a video."""
+    """Scores of normal frames. Lists have one array per video, with one value per frame that has a score. A gap in time
+    counts as the end of a video."""
 
     psnr: list[np.ndarray]  # P, dB
     distance: list[np.ndarray]  # D, feature distance
@@ -43,21 +45,20 @@ class Calibration:
     held_out: bool  # whether the network was certainly not trained on these videos
 
     def auto_th(self) -> float:
-        """A γ under which normal frames update the memory at any frame size; the paper's belongs to 256 x 256."""
+        """The γ below which a share NORMAL_SHARE of normal frames lie; the paper's value is for 256 x 256 pixels."""
         return float(np.quantile(np.concatenate(self.regular), NORMAL_SHARE))
 
     @cached_property
     def means_and_deviations(self) -> list[tuple[float, float]]:
-        """The mean and the standard deviation of P, and those of D; a deviation of 0 is taken as 1."""
+        """The mean and standard deviation of P, and of D; a deviation of 0 is replaced by 1."""
         both = [np.concatenate(values).astype(np.float64) for values in (self.psnr, self.distance)]
         return [(values.mean(), values.std() if np.ptp(values) > 0 else 1.0) for values in both]
 
     def abnormality(self, psnr: np.ndarray, distance: np.ndarray, alpha: float) -> np.ndarray:
-        """The calibrated abnormality of frames with these P and D, both (n,) -> (n,); no other frame is needed.
+        """The calibrated abnormality of frames with these P and D, both (n,) -> (n,). It depends on no other test frame.
 
-        alpha · (mean P - P) / deviation of P + (1 - alpha) · (D - mean D) / deviation of D. 0 is like the calibration,
-        and there is no upper limit. Where all scores of the calibration are the same, their deviation is taken as 1.
-        Raises InputError for scores that are not finite.
+        alpha · (mean P - P) / deviation of P + (1 - alpha) · (D - mean D) / deviation of D. The mean over the
+        calibration's own frames is 0, and there is no upper limit. Raises InputError for scores that are not finite.
         """
         (mean_p, deviation_p), (mean_d, deviation_d) = self.means_and_deviations
         return check_finite(alpha * (mean_p - psnr) / deviation_p + (1 - alpha) * (distance - mean_d) / deviation_d)
@@ -70,37 +71,39 @@ class Calibration:
         return np.concatenate(scores)
 
     def threshold(self, scoring: Scoring, false_alarm_rate: float, fps: float) -> float:
-        """The abnormality that only this share of the calibration's own frames exceeds."""
+        """The abnormality that a share false_alarm_rate of the calibration's own frames exceeds."""
         return float(np.quantile(self.own_scores(scoring, fps), 1 - false_alarm_rate))
 
     def caveat(self, scoring: Scoring, false_alarm_rate: float) -> str:
-        """Why a threshold for this rate is not exact for frames that are scored in this way; "" where it is."""
-        found = [] if self.held_out else ["optimistic, as the network was, or may have been, trained on the same clips"]
+        """Why a threshold for this rate is not exact for frames scored in this way; "" where it is exact."""
+        found = (
+            [] if self.held_out else ["optimistic, since the network was, or may have been, trained on the same clips"]
+        )
         if scoring.th != self.th or not scoring.memory_update:
-            found.append(f"approximate, as the calibration was made with γ = {self.th:g} and memory update on")
+            found.append(f"approximate, since the calibration was made with γ = {self.th:g} and with memory updates")
         if false_alarm_rate < 1 / sum(map(len, self.psnr)):
-            found.append(f"rough, as the calibration has only {sum(map(len, self.psnr))} frames")
+            found.append(f"rough, since the calibration has only {sum(map(len, self.psnr))} frames")
         return "; ".join(found)
 
 
 def hold_out(clips: Clips, share: float, seed: int) -> tuple[Clips, Clips]:
-    """Two sets of clips, to train on and to calibrate on; the same one twice where the share is 0.
+    """Split clips into those to train on and those to calibrate on; with a share of 0, both are all the clips.
 
-    Otherwise the second has this share of the videos, whole ones, at least one and never all; the seed chooses them.
-    Raises InputError where there is one video only.
+    Otherwise the second set has this share of the videos, at least one and never all, chosen by the seed. Raises
+    InputError when there is only one video.
     """
     if not share:
         return clips, clips
     count = len(clips.videos)
     if count < 2:
-        raise InputError("--calibration_share holds whole videos back from training, but there is one: leave it out")
+        raise InputError("--calibration_share holds back complete videos, but there is only one: leave the flag out")
     held = min(max(1, round(share * count)), count - 1)
     order = np.random.default_rng(seed).permutation(count)
     return clips.select(sorted(order[held:])), clips.select(sorted(order[:held]))
 
 
 def calibrate(model: ConvAE, items: Tensor, loader: DataLoader, scoring: Scoring, held_out: bool) -> Calibration:
-    """Score the normal clips of a loader; model in eval mode and items (M, C) are on one device."""
+    """Score the normal clips of a loader. The model, in eval mode, and the items (M, C) must be on one device."""
     scores = score_clips(model, items, loader, scoring._replace(reset_memory=True))
     clips: Clips = loader.dataset  # type: ignore[assignment]  # a DataLoader does not know the class of its data set
 
@@ -115,11 +118,11 @@ def path_beside(model_path: Path) -> Path:
 
 
 def save(model_path: Path, calibration: Calibration, items: Tensor, videos: list[str]) -> Path:
-    """Write the calibration of the model with these items, made on the videos of these names. Returns its path."""
+    """Write the calibration of the model with these items, made on the named videos. Returns its path."""
     scores = {name: np.concatenate(getattr(calibration, name)) for name in SCORES}
     content = {
         "format": FORMAT,
-        "items": items.cpu(),  # show which model it belongs to
+        "items": items.cpu(),  # they show which model it belongs to
         "videos": videos,
         "lengths": [len(values) for values in calibration.psnr],
         **{name: torch.from_numpy(values) for name, values in scores.items()},
@@ -143,7 +146,7 @@ def save(model_path: Path, calibration: Calibration, items: Tensor, videos: list
 def load(model_path: Path, items: Tensor) -> Calibration:
     """The Calibration beside a model with these items.
 
-    Raises InputError, which says how to make one, when there is none, or when it is broken or of another model.
+    Raises InputError, which says how to make one, when it is missing, damaged or belongs to another model.
     """
     path = path_beside(model_path)
     remedy = f"`python -m exp.calibrate {model_path}` makes it"
@@ -158,7 +161,7 @@ def load(model_path: Path, items: Tensor) -> Calibration:
 
 
 def describe(calibration: Calibration) -> str:
-    """One line for people."""
+    """A line that sums up a calibration."""
     p, d = np.concatenate(calibration.psnr), np.concatenate(calibration.distance)
     return (
         f"calibration on {len(p)} frames: PSNR {p.mean():.2f} ± {p.std():.2f} dB, feature distance {d.mean():.3g} ± "

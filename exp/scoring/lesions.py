@@ -1,12 +1,12 @@
-"""Lesions: a trained network scored with its memory damaged in one way, to see what each use of the memory is good for.
+"""Lesions: a trained network is scored with its memory damaged, to measure what each use of the memory contributes.
 
     for name, lesion in LESIONS.items():
         model, items = lesion(trained.model, trained.items)
         result = evaluate(model, items, loader, scoring, labels, seconds)
         parts_auc(result, scoring)  # AUC of P alone, of D alone and of both
 
-A lesion gives another network, which shares its weights with the first, and other items; both are scored by the usual
-rule, with its updates. Nothing is trained again. None of this is in the paper.
+A lesion returns a network, which shares its weights with the original, and items. They are scored by the usual rule,
+memory updates included. Nothing is trained again. Lesions are not part of the paper.
 """
 
 import copy
@@ -28,21 +28,21 @@ SEED = 0  # of random items
 
 
 def intact(model: ConvAE, items: Tensor) -> tuple[ConvAE, Tensor]:
-    """Nothing is damaged: what the others are compared with."""
+    """Damage nothing: the reference for the other lesions."""
     return model, items
 
 
 def random_items(model: ConvAE, items: Tensor) -> tuple[ConvAE, Tensor]:
-    """Random unit vectors, uniform on the sphere, in place of the items; the same ones each time."""
+    """Replace the items by random unit vectors, uniform on the sphere and the same each time."""
     _need_memory(items)
     drawn = torch.randn(items.shape, generator=torch.Generator().manual_seed(SEED))
     return model, F.normalize(drawn, dim=-1).to(items)
 
 
 def permuted_items(model: ConvAE, items: Tensor) -> tuple[ConvAE, Tensor]:
-    """Queries match the items as usual, but where one chose item m it gets item m + 1, the last one the first.
+    """Match queries and items as usual, but give a query that chose item m the item m + 1 (the first for the last).
 
-    That holds for the read, whose matching probabilities go to the wrong items, and for the feature distance.
+    This affects the read, whose matching probabilities weight the wrong items, and the feature distance.
     """
     _need_memory(items)
 
@@ -57,7 +57,7 @@ def permuted_items(model: ConvAE, items: Tensor) -> tuple[ConvAE, Tensor]:
 
 
 def one_item(model: ConvAE, items: Tensor) -> tuple[ConvAE, Tensor]:
-    """Every query gets the same item, the normalised mean of all: what it matches best no longer matters."""
+    """Give every query the same item, the normalised mean of all items, whichever item it matches best."""
     _need_memory(items)
 
     def mean(items: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ def one_item(model: ConvAE, items: Tensor) -> tuple[ConvAE, Tensor]:
 
 
 def zero_read(model: ConvAE, items: Tensor) -> tuple[ConvAE, Tensor]:
-    """The decoder gets zeros in place of what is read. The feature distance is the usual one."""
+    """Give the decoder zeros in place of the read items. The feature distance is unchanged."""
     _need_memory(items)
 
     def read(queries: Tensor, items: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class PartsAUC(NamedTuple):
 
 
 def parts_auc(result: Evaluation, scoring: Scoring) -> PartsAUC:
-    """The AUC of an evaluation by each part of its score, normalised in each video as published."""
+    """The AUC of an evaluation for each part of its score, normalised per video as published."""
 
     def auc(alpha: float) -> float | None:
         part = scoring._replace(alpha=alpha)
@@ -115,7 +115,7 @@ Use = Callable[[Tensor, Tensor], Tensor]  # queries (..., K, C) and items (..., 
 
 
 def _with(model: ConvAE, read: Use, distance: Use) -> ConvAE:
-    """The same network, which shares its weights, with another use of the memory."""
+    """A network that shares its weights with `model` and uses the memory differently."""
     changed = copy.copy(model)
     changed.read, changed.distance = read, distance
     return changed

@@ -1,9 +1,9 @@
-"""Where in the frame: the pixel-level AUC of what scores are made of, against masks of what is abnormal.
+"""Localisation: the pixel-level AUC of the maps behind the scores, against masks of abnormal pixels.
 
-Three maps of each scored frame are brought bilinearly to the size of its mask (data/masks.py): the squared error, the
-mean over channels; the feature distance at each query; and the squared error of copying the previous frame. The ROC
-goes over all pixels of all scored frames together. Pixels are counted while frames are scored, in a histogram of fine
-bins, so that memory does not grow with the data set.
+Three maps of each scored frame are resized bilinearly to its mask (data/masks.py): the squared error, averaged over
+channels; the feature distance of each query; and the squared error of copying the previous frame. The ROC curve covers
+all pixels of all scored frames together. Pixels are counted in fine bins of a histogram while frames are scored, so
+that memory does not grow with the data set.
 """
 
 from collections.abc import Sequence
@@ -21,16 +21,16 @@ from model.memory import distance_map
 from utils import InputError
 
 MAPS = ("squared error", "feature distance", "squared error of copying")
-BITS = 12  # of the fraction of a value: two that differ by less than 1 in 4096 count as equal
+BITS = 12  # bits of a value's fraction: values that differ by less than 1 in 4096 count as equal
 LOWEST, EXPONENTS = -60, 64  # a value is at least 2^-60, or counts as 0, and at most 2^4
 BINS = EXPONENTS << BITS
-AT_ONCE = 2**21  # pixels that are kept until they are counted
+AT_ONCE = 2**21  # pixels collected before they are counted
 
 
 class Histogram:
-    """How many normal and abnormal pixels have values in each bin; gives the AUC to 1e-4.
+    """The numbers of normal and abnormal pixels per bin of values, from which the AUC follows to within 1e-4.
 
-    The bins are the leading bits of a float32: each power of two is cut into 4096.
+    A bin is given by the leading bits of a float32: each power of two is divided into 4096 bins.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Histogram:
         self.waiting: list[Tensor] = []  # places in the flattened counts
 
     def add(self, values: Tensor, abnormal: Tensor) -> None:
-        """Count pixels: values float32 (...) of 0 or more, and bool (...)."""
+        """Count pixels: values, float32 (...) of 0 or more, and abnormal, bool (...)."""
         place = (values.contiguous().view(torch.int32) >> (23 - BITS)) - ((127 + LOWEST) << BITS)
         self.waiting.append((place.clamp(0, BINS - 1) + BINS * abnormal).flatten())
         if sum(map(len, self.waiting)) >= AT_ONCE:
@@ -51,7 +51,7 @@ class Histogram:
             self.waiting.clear()
 
     def auc(self) -> float | None:
-        """The area under the ROC, label 1 = abnormal, in [0, 1]; None where all pixels are of one class."""
+        """The area under the ROC curve, in [0, 1] with label 1 = abnormal; None where all pixels are of one class."""
         self._count()
         normal, abnormal = self.counts.astype(np.float64)
         pairs = normal.sum() * abnormal.sum()
@@ -62,7 +62,7 @@ class Histogram:
 
 
 class PixelMetrics(NamedTuple):
-    """Pixel-level AUC in [0, 1]; None where a network has no such map, or all pixels are of one class."""
+    """Pixel-level AUC in [0, 1]; None where the network has no such map, or all pixels are of one class."""
 
     error: float | None  # of the squared error
     distance: float | None  # of the feature distance; None without a memory
@@ -73,9 +73,9 @@ class PixelMetrics(NamedTuple):
 
 
 class PixelCounter:
-    """Counts the pixels of the frames that are scored, of the videos that have masks.
+    """Counts the pixels of scored frames, in the videos that have masks.
 
-    masks: of all frames of each video, by its name; videos: the names of the videos in the order of Place.video.
+    masks: the masks of all frames of a video, by its name; videos: the names of the videos in the order of Place.video.
     """
 
     def __init__(self, masks: Masks, videos: Sequence[str]) -> None:
@@ -104,17 +104,17 @@ class PixelCounter:
             self.videos.add(place.video)
 
     def metrics(self) -> PixelMetrics | None:
-        """What was counted; None where no mask was, or one cannot be read."""
+        """The metrics of the pixels counted so far; None where there was no mask, or one cannot be read."""
         if self.problem or not self.frames:
             return None
         error, distance, error_of_copy = (self.histograms[name].auc() for name in MAPS)
-        normal, abnormal = self.histograms[MAPS[0]].counts.sum(axis=1)  # those that are waiting are counted by now
+        normal, abnormal = self.histograms[MAPS[0]].counts.sum(axis=1)  # auc() has counted the waiting ones
         share = float(abnormal / (normal + abnormal))
         return PixelMetrics(error, distance, error_of_copy, share, self.frames, len(self.videos))
 
 
 def error_maps(scored: Scored) -> dict[str, Tensor]:
-    """The maps of n frames by the names of MAPS, those that their network has: (n, H, W), or (n, h, w) of queries."""
+    """The maps of n frames that their network has, by the names in MAPS: (n, H, W), or (n, h, w) for queries."""
     maps = {MAPS[0]: (scored.predicted - scored.target).square().mean(dim=1)}
     if scored.items.shape[1]:
         maps[MAPS[1]] = distance_map(scored.queries.flatten(1, 2), scored.items).view(scored.queries.shape[:3])

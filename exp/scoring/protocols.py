@@ -1,16 +1,16 @@
-"""One evaluation by several protocols: the frame-level AUC under other normalisations, each with its uncertainty.
+"""One evaluation under several protocols: the frame-level AUC with other normalisations, each with its uncertainty.
 
-    published       P and D are scaled by the lowest and the highest of their video (Sec. 3.3): the score of a frame
-                    depends on later ones, and each video is made to reach from 0 to 1
-    whole_test_set  the same formula with the lowest and the highest of all test frames together: no normalisation over
-                    videos, as reported for frame prediction since ano_pred_cvpr2018 (its issue 27). It ranks by raw
-                    scores: with P alone (λ = 1) it is the AUC of the PSNR as it is, and for both together the two
-                    ranges only set how many dB weigh as much as how much feature distance
-    calibrated      P and D are standardised by normal frames alone (exp/scoring/calibration.py): needs no test frame
-    macro           the mean over videos of each video's own AUC, of the published score
+    published       P and D are scaled by the minimum and maximum of their video (Sec. 3.3): the score of a frame
+                    depends on later frames, and the scores of every video range from 0 to 1
+    whole_test_set  the same formula with the minimum and maximum of all test frames together, so without normalisation
+                    per video, as reported for frame prediction since ano_pred_cvpr2018 (see its issue 27). Frames are
+                    ranked by raw scores: with P alone (λ = 1) this is the AUC of the PSNR itself, and with both the two ranges
+                    only set how many dB count as much as a given feature distance
+    calibrated      P and D are standardised by normal frames (exp/scoring/calibration.py), which needs no test frame
+    macro           the AUC of the published score in each video, averaged over the videos
 
-Intervals hold 95 % of what the same frames give when as many videos are drawn from the test videos, with replacement:
-how much the number owes to the choice of the test videos. They say nothing of another training.
+Intervals contain 95 % of the AUCs of 1,000 bootstrap samples, each with as many videos as the test set, drawn from it
+with replacement. They show how much the AUC depends on the choice of test videos, and nothing about retraining.
 """
 
 from collections.abc import Callable
@@ -34,22 +34,22 @@ class Estimate(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """What the AUC of any choice of V videos can be computed from."""
+    """The counts from which the AUC of any sample of V videos can be computed."""
 
-    won: np.ndarray  # (V, V): of how many pairs the abnormal frame of one video scores above the normal one of another
-    abnormal: np.ndarray  # (V,): frames
-    normal: np.ndarray  # (V,): frames
+    won: np.ndarray  # (V, V): in how many pairs an abnormal frame of video i scores above a normal frame of video j
+    abnormal: np.ndarray  # (V,): number of abnormal frames
+    normal: np.ndarray  # (V,): number of normal frames
 
 
 class Protocols(NamedTuple):
-    """The AUC of an evaluation by the names of the protocols, those that can be computed; {} without labels."""
+    """The AUC of an evaluation under each protocol that can be computed, by name; {} without labels."""
 
     network: dict[str, Estimate]
-    copy: dict[str, Estimate]  # of copying the previous frame in place of a prediction, by PSNR alone; {} for recon
+    copy: dict[str, Estimate]  # with a copy of the previous frame in place of the prediction, PSNR alone; {} for recon
 
 
 def protocols(result: Evaluation, scoring: Scoring, calibrated: list[np.ndarray] | None) -> Protocols:
-    """All protocols of an evaluation. calibrated: the calibrated abnormality of each video, (n,), or None."""
+    """Evaluate under all protocols. calibrated: the calibrated abnormality of each video, (n,), or None."""
     scores = {"published": result.abnormality, "whole_test_set": _whole_test_set(result.psnr, result, scoring)}
     network = _estimates(result, {**scores, "calibrated": calibrated} if calibrated else scores)
     if result.psnr_of_copy is None:
@@ -63,14 +63,14 @@ def protocols(result: Evaluation, scoring: Scoring, calibrated: list[np.ndarray]
 
 
 def _whole_test_set(psnr: list[np.ndarray], result: Evaluation, scoring: Scoring) -> list[np.ndarray]:
-    """The abnormality of each video, (n,), where lowest and highest are those of all videos together."""
+    """The abnormality of each video, (n,), scaled by the minimum and maximum over all videos together."""
     normality = utils.normality(np.concatenate(psnr), np.concatenate(result.distance), scoring.alpha)
     ends = np.cumsum([len(values) for values in psnr])[:-1]
     return smoothed(list(np.split(1 - normality, ends)), result.seconds, result.gaps, scoring)
 
 
 def _estimates(result: Evaluation, scores: dict[str, list[np.ndarray]]) -> dict[str, Estimate]:
-    """The AUC of each kind of scores, and the macro AUC of those as published."""
+    """The AUC of each kind of score, and the macro AUC of the published one."""
     found = {}
     labelled = [video for video, y in enumerate(result.labels or []) if y is not None]
     labels = [y for y in result.labels or [] if y is not None]
@@ -83,7 +83,7 @@ def _estimates(result: Evaluation, scores: dict[str, list[np.ndarray]]) -> dict[
 
 
 def count_pairs(labels: list[np.ndarray], scores: list[np.ndarray]) -> Pairs:
-    """Labels, 0 or 1, and scores of each of V videos, both (n,) -> Pairs. Equal scores count half."""
+    """Count the Pairs of V videos from their labels, 0 or 1, and scores, both (n,). Equal scores count half."""
     abnormal = [s[y == 1] for y, s in zip(labels, scores, strict=True)]
     normal = [np.sort(s[y == 0]) for y, s in zip(labels, scores, strict=True)]
     owners = np.repeat(np.arange(len(labels)), [len(some) for some in abnormal])
@@ -96,7 +96,7 @@ def count_pairs(labels: list[np.ndarray], scores: list[np.ndarray]) -> Pairs:
 
 
 def micro(pairs: Pairs) -> Estimate | None:
-    """The AUC over all frames together; None where these are of one class."""
+    """The AUC over all frames together; None where they are all of one class."""
 
     def auc(weights: np.ndarray) -> np.ndarray:
         frames = (weights @ pairs.abnormal) * (weights @ pairs.normal)
@@ -106,7 +106,7 @@ def micro(pairs: Pairs) -> Estimate | None:
 
 
 def macro(pairs: Pairs) -> Estimate | None:
-    """The mean over the videos that have frames of both classes of each one's AUC; None where none has."""
+    """The mean AUC of the videos that have frames of both classes; None where there is no such video."""
     frames = pairs.abnormal * pairs.normal
     own = np.where(frames > 0, np.diagonal(pairs.won) / np.maximum(frames, 1), 0)
 
@@ -117,12 +117,12 @@ def macro(pairs: Pairs) -> Estimate | None:
 
 
 def _divide(numbers: np.ndarray, by: np.ndarray) -> np.ndarray:
-    """NaN where that is 0: a draw without frames of both classes has no AUC."""
+    """The quotient, or NaN where the divisor is 0: a sample without frames of both classes has no AUC."""
     return np.where(by > 0, numbers / np.where(by > 0, by, 1), np.nan)
 
 
 def _estimate(auc: Callable[[np.ndarray], np.ndarray], videos: int) -> Estimate | None:
-    """The Estimate of a function of how often each video counts, (draws, V) -> (draws,), NaN where it has no value."""
+    """The Estimate of auc, a function of how often each video counts: (draws, V) -> (draws,), NaN where undefined."""
     value = float(auc(np.ones((1, videos)))[0])
     if np.isnan(value):
         return None

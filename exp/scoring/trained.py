@@ -1,6 +1,6 @@
-"""A trained network, ready to score: what Evaluate.py loads, and the door for other Python programs.
+"""A trained network that is ready to score: loaded by Evaluate.py, and the interface for other Python programs.
 
-exp/README.md, "From Python", has an example.
+exp/README.md has an example in "From Python".
 """
 
 import contextlib
@@ -38,7 +38,7 @@ class Trained(NamedTuple):
     no_calibration: str  # why there is none
 
     def scoring(self) -> Scoring:
-        """How the paper scores with this network."""
+        """The paper's Scoring for this network."""
         return published(self.shape)
 
 
@@ -50,11 +50,12 @@ def load_trained(
     precision: str = "fp32",
     compiled: bool = False,
 ) -> Trained:
-    """Load a network with its memory items and, where it is there, its calibration.
+    """Load a network with its memory items and, if it has one, its calibration.
 
     path: a model file of this project or of the authors' released code, or the directory of a run; items_path: its
     memory items, m_items.pt beside it if not given; given: settings of exp.checkpoints.SHAPE that the file must agree
-    with, and h and w for a released model, which does not hold them (256 if not given). Raises InputError.
+    with, and h and w for a released model, which does not store them (256 if not given). Raises InputError when a file
+    is missing or damaged, or when the files or settings contradict each other.
     """
     path = Path(path)
     model_path = path / "model.pth" if path.is_dir() else path
@@ -83,18 +84,18 @@ class FrameScores(NamedTuple):
 
 
 def score_frames(trained: Trained, frames: Iterable[np.ndarray], scoring: Scoring | None = None) -> FrameScores:
-    """Score the consecutive frames of one video, uint8 (h, w, 3) BGR of any size, as the paper does if not told how.
+    """Score the consecutive frames of one video, uint8 (h, w, 3) BGR of any size, by default as the paper does.
 
-    The scores are those of each frame alone: the `sigma` of scoring, which smooths them over time, is not applied.
-    Raises InputError where there are fewer frames than a clip has.
+    The `sigma` of scoring, which smooths scores over time, is not applied. Raises InputError when there are fewer
+    frames than a clip has.
     """
     return _score(trained, (_frame(k, picture) for k, picture in enumerate(frames)), scoring)
 
 
 def score_video(trained: Trained, path: Path | str, scoring: Scoring | None = None) -> FrameScores:
-    """Score a video file, or a folder that holds the frames of one video, as `score_frames` does.
+    """Score a video file, or a folder with the frames of one video, as `score_frames` does.
 
-    Raises InputError where it cannot be read to its end, or has fewer frames than a clip.
+    Raises InputError when it cannot be read to its end, or has fewer frames than a clip.
     """
     return _score(trained, _frames_of(Path(path)), scoring)
 
@@ -120,13 +121,13 @@ def _frame(index: int, picture: np.ndarray, seconds: float = np.nan, gap: bool =
 
 def _score(trained: Trained, frames: Iterable[Frame], scoring: Scoring | None) -> FrameScores:
     scoring = scoring or trained.scoring()
-    rows: list[np.ndarray] = []  # of frame, seconds, P, D, E and updated; a part of a long video is dropped once scored
+    rows: list[np.ndarray] = []  # frame, seconds, P, D, E and updated; pictures are dropped once they are scored
     for part in score(trained.model, trained.items, batches_of_frames(frames, trained.shape, CHUNK), scoring):
         places = [(place.frame, place.source.seconds) for place in part.places]
         columns = (part.psnr, part.distance, part.regular, part.updated)
         rows.append(np.column_stack((places, *(column.double().cpu().numpy() for column in columns))))
     if not rows:
-        raise InputError(f"too few frames: a clip of this network has {trained.shape['t_length']}")
+        raise InputError(f"too few frames: this network needs clips of {trained.shape['t_length']}")
     frame, seconds, p, d, e, updated = np.concatenate(rows).T
     abnormality = trained.normal.abnormality(p, d, scoring.alpha) if trained.normal else None
     return FrameScores(frame.astype(int), seconds, p, d, e, updated > 0, abnormality)

@@ -1,4 +1,4 @@
-"""Frames of a file, a camera, a stream or any other source, scored while they come, without a look at later ones."""
+"""Frames of a file, a camera, a stream or any other source are scored as they arrive, without using later frames."""
 
 import time
 from collections import deque
@@ -17,10 +17,10 @@ from model.convae import ConvAE
 
 
 class Watched(Stream):
-    """A stream to be scored: how many of its clips are encoded at once.
+    """A stream to be scored, and how many of its clips are encoded at once.
 
-    batch_size: at most so many; latency: seconds that the frame of a live stream may wait for others to be scored with.
-    A live stream that scoring keeps up with is scored frame by frame at latency 0, in chunks where frames are waiting.
+    batch_size: the largest number of clips; latency: seconds that a frame of a live stream may wait for others, to be
+    scored with them. At latency 0, frames are scored one by one, or in chunks where several are waiting.
     """
 
     def __init__(self, source: str, fps: float | None, patience: float, batch_size: int, latency: float) -> None:
@@ -28,16 +28,16 @@ class Watched(Stream):
         self.batch_size, self.latency = batch_size, latency
 
     def is_due(self, frame: Frame) -> bool:
-        """Whether a frame that waits to be scored must not wait for another one."""
+        """Whether a waiting frame must be scored now, without waiting for another one."""
         if frame.captured is None or self.waiting():
             return False
         return time.time() - frame.captured >= self.latency
 
 
 def watch(model: ConvAE, items: Tensor, shape: dict[str, Any], stream: Watched, scoring: Scoring) -> Iterator[Scored]:
-    """Score each frame of a stream by the frames before it. The `source` of a Scored.places is data.stream.Frame.
+    """Score each frame of a stream from the frames before it. In Scored.places, `source` is a data.stream.Frame.
 
-    model in eval mode and items (M, C) are on one device; shape is what exp.checkpoints.load_model says of them.
+    The model, in eval mode, and the items (M, C) must be on one device; shape is that of exp.checkpoints.load_model.
     """
     yield from score(model, items, batches_of_frames(stream, shape, stream.batch_size, stream.is_due), scoring)
 
@@ -48,10 +48,10 @@ def batches_of_frames(
     batch_size: int,
     is_due: Callable[[Frame], bool] = lambda frame: False,
 ) -> Iterator[Batch]:
-    """The clips of a sequence of frames, for a network of this shape; the first t_length - 1 frames have none.
+    """The clips of a sequence of frames, for a network of this shape; the first t_length - 1 frames end no clip.
 
-    No clip spans a gap; the `gap` of the frame in a Place says whether one lies between it and the place before. A
-    batch may be smaller than batch_size where its first frame is due to be scored.
+    No clip spans a gap. In a Place, the `gap` of the frame says whether there is a gap between it and the previous
+    place. A batch is smaller than batch_size when its first frame is due to be scored.
     """
     window: deque[np.ndarray] = deque(maxlen=shape["t_length"])
     clips: list[np.ndarray] = []
