@@ -108,5 +108,5 @@ def test_without_a_calibration_there_is_no_abnormality(run):
 
 
 def test_too_few_frames_are_refused(run):
-    with pytest.raises(InputError, match="a clip of this network has 5"):
+    with pytest.raises(InputError, match="this network needs clips of 5"):
         score_frames(load_trained(run, device="cpu"), [textured("1", k, (24, 32)) for k in range(4)])

@@ -45,7 +45,7 @@ class Calibration:
     held_out: bool  # whether the network was certainly not trained on these videos
 
     def auto_th(self) -> float:
-        """The γ below which a share NORMAL_SHARE of normal frames lie; the paper's value is for 256 x 256 pixels."""
+        """The γ below which a share NORMAL_SHARE of normal frames lie; the paper's value is for 256 x 256."""
         return float(np.quantile(np.concatenate(self.regular), NORMAL_SHARE))
 
     @cached_property
@@ -55,7 +55,7 @@ class Calibration:
         return [(values.mean(), values.std() if np.ptp(values) > 0 else 1.0) for values in both]
 
     def abnormality(self, psnr: np.ndarray, distance: np.ndarray, alpha: float) -> np.ndarray:
-        """The calibrated abnormality of frames with these P and D, both (n,) -> (n,). It depends on no other test frame.
+        """The calibrated abnormality of frames with these P and D, both (n,) -> (n,), independent of other frames.
 
         alpha · (mean P - P) / deviation of P + (1 - alpha) · (D - mean D) / deviation of D. The mean over the
         calibration's own frames is 0, and there is no upper limit. Raises InputError for scores that are not finite.

@@ -4,8 +4,8 @@
                     depends on later frames, and the scores of every video range from 0 to 1
     whole_test_set  the same formula with the minimum and maximum of all test frames together, so without normalisation
                     per video, as reported for frame prediction since ano_pred_cvpr2018 (see its issue 27). Frames are
-                    ranked by raw scores: with P alone (λ = 1) this is the AUC of the PSNR itself, and with both the two ranges
-                    only set how many dB count as much as a given feature distance
+                    ranked by raw scores: with P alone (λ = 1) this is the AUC of the PSNR itself, and with both the two
+                    ranges only set how many dB count as much as a given feature distance
     calibrated      P and D are standardised by normal frames (exp/scoring/calibration.py), which needs no test frame
     macro           the AUC of the published score in each video, averaged over the videos
 
