@@ -354,7 +354,7 @@ def test_baselines_need_no_training(full_plan, plan, dataset):
     rows = {row.split(" |")[0]: row for row in tables.make("mini/baselines")}
     of_copy, ours = 100 * theirs["protocols"]["copy"]["published"]["auc"], 100 * theirs["auc"]
     assert f" {of_copy:.1f} | – | {ours - of_copy:+.1f} | 1 |" in rows["| copying the previous frame, PSNR alone"]
-    assert f"| {100 * found['place']['auc']:.1f} |" in rows["| the place of the frame in its video alone"]
+    assert f"| {100 * found['place']['auc']:.1f} |" in rows["| position of the frame in its video"]
     assert f"{of_copy:.1f}" in "".join(tables.make("mini/front"))
 
     before = Path("results/mini.json").read_bytes()
@@ -615,10 +615,10 @@ def test_tables_of_the_benchmark_and_what_a_plan_would_cost(plan):
     assert lines[2] == f"| training, 256x256 | 4 | {measured} |"
     assert lines[3].endswith(f"| 1.0 | {nothing} | {nothing} | {nothing} |")
     assert "2026-01-02, commit abc, PyTorch 2.9, cpu, 2 cores" in lines[-1]
-    assert "medians of 3 to 9 rounds" in lines[-1]
+    assert "medians over 3 to 9 rounds" in lines[-1]
     assert f"| bf16 | 2.00 (1.00–4.00) | {nothing} |" in tables.make("benchmark/ways")
     cost = tables.make("ped2_paper")[-1]
     clips = 60 * (4 * 2486 + 3 * 2550)  # four runs of pred, three of recon
-    assert f"7 runs would train for about {clips / 4 / 3600:.0f} hours" in cost and "cpu, 2 cores" in cost
-    assert f"for {clips / 100 / 3600:.1f} hours at 100 TFLOP/s" in cost
+    assert f"7 runs would take about {clips / 4 / 3600:.0f} hours" in cost and "cpu, 2 cores" in cost
+    assert f"or {clips / 100 / 3600:.1f} hours at 100 TFLOP/s" in cost
     assert len(tables.make("ped2_cpu_10")) == len(tables.make("mini")) == 1  # of another size than was measured

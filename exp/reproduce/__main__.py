@@ -1,9 +1,9 @@
-"""The numbers: `python -m exp.reproduce PLAN` trains and evaluates the runs of a plan that are missing.
+"""Reproduce the numbers: `python -m exp.reproduce PLAN` trains and evaluates the missing runs of a plan.
 
-Train.py trains a run to exp/<dataset>/<method>/<plan>-seed<n>/; it goes on where it was stopped, and a finished run is
-passed over. Its last epoch is evaluated in the ways of EVALUATIONS that the plan names. After each run
-exp/results/<plan>.json holds what is known so far; of that, what has the same flags and weights is kept. In the end,
-and with --tables alone, the tables of README.md and exp/README.md are made again from those files.
+Train.py trains a run in exp/<dataset>/<method>/<plan>-seed<n>/. A stopped run is resumed, and a finished one is not
+trained again. The last epoch is evaluated in the ways of EVALUATIONS that the plan names. After each run,
+exp/results/<plan>.json holds all results so far; results with the same flags and weights are kept. At the end, or with
+--tables alone, the tables of README.md and exp/README.md are written again from those files.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from utils import InputError, Parser, run_script, write_text
 
 
 def run_plan(name: str, args: argparse.Namespace) -> None:
-    """Train and measure what is missing of a plan, or of what --only names of it."""
+    """Train and measure the missing runs and baselines of a plan, or those of them that --only names."""
     device = pick_device(args.device)
     runs = {run.name: run for run in planned_runs(name)}
     every = [*runs, *measures.baselines(PLANS[name])]
@@ -37,7 +37,7 @@ def run_plan(name: str, args: argparse.Namespace) -> None:
             run = runs[one]
             known = len(results["runs"].get(one, {}).get("evaluations", {}))
             there = f"{run.epochs()} of {run.flags['epochs']} epochs in {run.directory}"
-            print(f"{one}: {there}, {known} evaluations in {path.name}", flush=True)
+            print(f"{one}: {there}; {known} evaluations in {path.name}", flush=True)
             if args.dry_run:
                 print(f"    {run.shown(passed_on)}")
                 continue
@@ -59,13 +59,13 @@ def run_plan(name: str, args: argparse.Namespace) -> None:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(prog="python -m exp.reproduce", description=__doc__.splitlines()[0])
     parser.add_argument("plan", nargs="?", choices=PLANS, help="a plan of exp/reproduce/plans.py")
+    parser.add_argument("--tables", action="store_true", help="only rewrite the tables of README.md and exp/README.md")
     parser.add_argument(
-        "--tables", action="store_true", help="only write the tables of README.md and exp/README.md again"
+        "--only", nargs="+", metavar="RUN", help="only runs and baselines whose names start so, such as pred-seed0"
     )
-    parser.add_argument("--only", nargs="+", metavar="RUN", help="runs whose name starts so, such as pred-seed0")
-    parser.add_argument("--dry_run", action="store_true", help="only say what is there and what would be run")
-    parser.add_argument("--dataset_path", default="./dataset", help="the folder that holds data sets")
-    parser.add_argument("--cache_dir", help="where decoded frames are kept; beside the data when not given")
+    parser.add_argument("--dry_run", action="store_true", help="only report what exists and what would be run")
+    parser.add_argument("--dataset_path", default="./dataset", help="the folder that contains the data sets")
+    parser.add_argument("--cache_dir", help="where to keep decoded frames; beside the data if not given")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     args = parser.parse_args(arguments)
     if (args.plan is None) != args.tables:

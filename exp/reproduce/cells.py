@@ -1,4 +1,4 @@
-"""What tables are made of: files of results, the parts of a cell, Markdown."""
+"""The parts of tables: reading results, formatting cells, writing Markdown."""
 
 import statistics
 from collections.abc import Sequence
@@ -9,7 +9,9 @@ from exp.reproduce.means import Mean
 from exp.reproduce.plans import PLANS, PUBLISHED, Training
 from utils import InputError, read_json
 
-Results = dict[str, Any]  # of a file in exp/results: of a plan, {"runs": {name: entry}, "baselines": {name: entry}}
+Results = dict[
+    str, Any
+]  # the content of a file in exp/results; for a plan, {"runs": {name: entry}, "baselines": {name: entry}}
 RESULTS = Path(__file__).parents[1] / "results"
 NOTHING = "–"
 NOT_RUN = "not run"
@@ -20,7 +22,7 @@ def results_path(name: str) -> Path:
 
 
 def read_results(name: str) -> Results:
-    """exp/results/<name>.json (exp/reproduce/measures.py); an empty dict when it is not there. Raises InputError."""
+    """The content of exp/results/<name>.json, {} when there is none. Raises InputError when it is damaged."""
     path = results_path(name)
     results = read_json(path) if path.is_file() else {}
     if not isinstance(results, dict) or (name in PLANS and results and results.keys() != {"runs", "baselines"}):
@@ -32,44 +34,44 @@ def read_results(name: str) -> Results:
 
 
 def runs_of(results: Results, training: str) -> list[Any]:
-    """The entries of the runs of a training of that name."""
+    """The entries of the runs of a training, given its name."""
     return [entry for entry in results.get("runs", {}).values() if entry["training"] == training]
 
 
 def columns(name: str, results: Results) -> dict[Training, list[Any]]:
-    """{training: the entries of its runs} of the trainings of a plan."""
+    """{training: the entries of its runs} for the trainings of a plan."""
     return {training: runs_of(results, training.name) for training in PLANS[name].trainings}
 
 
 def measured(entries: list[Any], way: str = PUBLISHED, metric: str = "auc") -> list[Any]:
-    """One value of each entry that was evaluated in that way."""
+    """One value per entry that was evaluated in this way."""
     return [entry["evaluations"][way][metric] for entry in entries if way in entry["evaluations"]]
 
 
 def by_seed(entries: list[Any], way: str = PUBLISHED) -> dict[int, float]:
-    """{seed: AUC in percent}."""
+    """{seed: AUC in percent} of the entries that were evaluated in this way."""
     there = [entry for entry in entries if way in entry["evaluations"]]
     return {entry["flags"]["seed"]: 100 * entry["evaluations"][way]["auc"] for entry in there}
 
 
 def hours(entries: list[Any]) -> float:
-    """What their training took."""
+    """The hours that their training took."""
     return sum(epoch["seconds"] for entry in entries for epoch in entry["epochs"]) / 3600
 
 
 def command(name: str) -> str:
     plan = PLANS[name]
     flags = f"`{plan.flags}`" if plan.flags else "the defaults"
-    return f"`python -m exp.reproduce {name}`: {plan.dataset_type}, {flags}"
+    return f"`python -m exp.reproduce {name}` ({plan.dataset_type}, {flags})"
 
 
 def not_run(name: str) -> list[str]:
-    """In place of a part of a plan's tables that no run has given yet."""
+    """The text in place of a table for which no run has results yet."""
     return [f"Not run yet. {command(name)}."]
 
 
 def source(*environments: dict[str, Any]) -> str:
-    """What programs and machines gave a result: the commits with each PyTorch and device."""
+    """The commits, PyTorch versions and devices behind a result."""
     commits: dict[tuple[str, str], dict[str, None]] = {}
     for one in environments:
         commits.setdefault((one["torch"], one["device"]), {})[one["commit"]] = None
@@ -81,7 +83,7 @@ def source(*environments: dict[str, Any]) -> str:
 
 
 def mean_and_deviation(values: Sequence[float], form: str = ".1f") -> str:
-    """Mean ± sample standard deviation; of one value the value itself, of none that it was not run."""
+    """Mean ± sample standard deviation; a single value stands as it is, and none is NOT_RUN."""
     if not values:
         return NOT_RUN
     mean = f"{statistics.mean(values):{form}}"
@@ -89,7 +91,7 @@ def mean_and_deviation(values: Sequence[float], form: str = ".1f") -> str:
 
 
 def percent(values: Sequence[Any]) -> str:
-    """`mean_and_deviation` in percent of shares of 1; NOTHING when one of them is None, the mean over no video."""
+    """`mean_and_deviation`, in percent, of values in [0, 1]; NOTHING when one of them is None."""
     return NOTHING if None in values else mean_and_deviation([100 * value for value in values])
 
 
@@ -110,7 +112,7 @@ def signed(value: float) -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """The lines of a table, without the columns that say nothing; the first column is text, the others are centred."""
+    """The lines of a table, without empty columns; the first column is text, the others are centred."""
     says = [any(row[i] != NOTHING for row in rows) for i in range(len(header))]
     table = [header, ["---", *[":-:"] * (len(header) - 1)], *rows]
     return [f"| {' | '.join(str(cell) for cell, shown in zip(row, says, strict=True) if shown)} |" for row in table]

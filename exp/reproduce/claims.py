@@ -1,4 +1,4 @@
-"""Tables of several plans: the claims of the paper with a verdict each, the effect of the frame size, the compute."""
+"""Tables over several plans: the claims of the paper with verdicts, the effect of the frame size, the compute."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,17 +17,17 @@ from exp.reproduce.means import (
 from exp.reproduce.plan_tables import copied
 from exp.reproduce.plans import DISTANCE_ALONE, PAPER, PLANS, PSNR_ALONE, PUBLISHED, SIZES, UPDATE_OFF
 
-PAPER_SIZE = 256  # pixels; a published AUC is judged at that size alone
-ABLATIONS = "ped2_cpu"  # the plan that has them
+PAPER_SIZE = 256  # pixels; a published AUC is judged only at this size
+ABLATIONS = "ped2_cpu"  # the plan with the ablations
 AllResults = dict[str, Results]  # by the names of plans
 
 
 class Claim(NamedTuple):
-    """A claim of the paper that something raises the AUC: the method, and what its AUC is compared with."""
+    """A claim that a component raises the AUC: the method, and the AUC to compare it with."""
 
     text: str
     method: str
-    without: Callable[[Results], dict[int, float]]  # {seed: AUC in percent} without it
+    without: Callable[[Results], dict[int, float]]  # {seed: AUC in percent} without the component
 
 
 def _training(name: str) -> Callable[[Results], dict[int, float]]:
@@ -49,20 +49,23 @@ def _lesion(method: str, lesion: str) -> Callable[[Results], dict[int, float]]:
 CLAIMS = (
     *(Claim("memory helps", method, _training(f"{method}-no_memory")) for method in ("pred", "recon")),
     Claim("the two memory losses help", "pred", _training("pred-no_memory_losses")),
-    Claim("separateness helps beside compactness", "pred", _training("pred-compactness_alone")),
-    Claim("compactness helps beside separateness", "pred", _training("pred-separateness_alone")),
-    *(Claim("updating memory while testing helps", method, _way(method, UPDATE_OFF)) for method in ("pred", "recon")),
+    Claim("separateness helps, added to compactness", "pred", _training("pred-compactness_alone")),
+    Claim("compactness helps, added to separateness", "pred", _training("pred-separateness_alone")),
+    *(
+        Claim("updating the memory at test time helps", method, _way(method, UPDATE_OFF))
+        for method in ("pred", "recon")
+    ),
     *(Claim("the feature distance adds to PSNR", method, _way(method, PSNR_ALONE)) for method in ("pred", "recon")),
     *(Claim("PSNR adds to the feature distance", method, _way(method, DISTANCE_ALONE)) for method in ("pred", "recon")),
     *(
-        Claim("items are prototypes: better than random ones", method, _lesion(method, "random items"))
+        Claim("items are prototypes: better than random items", method, _lesion(method, "random items"))
         for method in ("pred", "recon")
     ),
 )
 
 
 def claims(results: AllResults) -> list[str]:
-    """One row per claim: what was measured, over how many seeds, and the verdict."""
+    """One row per claim: the measurement, its interval and number of seeds, and the verdict."""
     rows = [_value_row(method, results) for method in ("pred", "recon")]
     for claim in CLAIMS:
         there = results[ABLATIONS]
@@ -75,7 +78,7 @@ def claims(results: AllResults) -> list[str]:
 
 
 def _value_row(method: str, results: AllResults) -> tuple:
-    """The AUC that was published: of the best plan at the paper's size, or, not to be judged, of the ablations'."""
+    """A published AUC, judged by a plan at the paper's frame size; without one, the AUC of the ablations is shown."""
     at_size = [name for name in ("ped2_paper", "ped2_cpu_256") if runs_of(results[name], method)]
     plan, published = (at_size or [ABLATIONS])[0], PAPER["ped2", method]
     value = mean_of(list(by_seed(runs_of(results[plan], method)).values()))
@@ -93,7 +96,7 @@ def _row(text: str, published: str, plan: str, found: Mean | None, sign: str = "
 
 
 def _items_row(results: Results) -> tuple:
-    """Whether the items are diverse: in use, and apart from each other."""
+    """Whether the items are diverse: whether each is nearest to some query in the last epoch."""
     entries = runs_of(results, "pred")
     row = _row("items are diverse: each is nearest to some query", NOTHING, ABLATIONS, None)
     if not entries:
@@ -106,7 +109,7 @@ def _items_row(results: Results) -> tuple:
 
 
 def sizes(results: AllResults) -> list[str]:
-    """One row per frame size: how the parts of `pred` change with it."""
+    """One row per frame size: the AUC of `pred` and of the parts of its score."""
     rows = []
     for name in SIZES:
         entries = runs_of(results[name], "pred")
@@ -136,13 +139,13 @@ def sizes(results: AllResults) -> list[str]:
         "copying the previous frame",
         "gain over copying",
         "test frames that updated memory, %",
-        "separateness at the end",
+        "separateness, last epoch",
     )
     return markdown(header, rows) if rows else ["Not run yet."]
 
 
 def compute(results: AllResults) -> list[str]:
-    """One row per plan that was run, and their sum: how long training took."""
+    """One row per plan that was run, and their sum: the training time."""
     rows: list[tuple[Any, ...]] = []
     for name, found in results.items():
         entries = list(found.get("runs", {}).values())

@@ -1,4 +1,4 @@
-"""Tables of what is measured of the methods of a plan alone, not of their ablations: functions as in plan_tables.py."""
+"""Tables of what is measured for the full methods of a plan but not for their ablations; see plan_tables.py."""
 
 import statistics
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from exp.reproduce.plans import PUBLISHED
 PROTOCOLS = {
     "published": "as published: min-max in each video",
     "whole_test_set": "min-max over all test videos together",
-    "calibrated": "calibrated by normal training clips, no test frame needed",
-    "macro": "macro: the mean of each video's own AUC",
+    "calibrated": "calibrated on normal training clips, without any test frame",
+    "macro": "macro: the mean of the AUCs of the videos",
 }
 MAPS = {
     "error": "squared error of the frame",
@@ -19,11 +19,11 @@ MAPS = {
     "error_of_copy": "squared error of copying the previous frame",
 }
 LESION_PARTS = {"both": "as published", "psnr": "PSNR alone", "distance": "feature distance alone"}
-Found = dict[str, list[Any]]  # {method and n, for a header: what was found of each run}
+Found = dict[str, list[Any]]  # {header with method and n: one result per run}
 
 
 def found_of(name: str, results: Results, find: Callable[[dict[str, Any]], Any]) -> Found:
-    """What `find` gives of each run of the plan's methods, None where a run has nothing of the kind."""
+    """The results of `find` for the runs of each full method of the plan, without those for which it is None."""
     found: Found = {}
     for training, entries in columns(name, results).items():
         some = [one for entry in entries if (one := find(entry))] if not training.option else []
@@ -49,9 +49,9 @@ def protocols_table(name: str, results: Results) -> list[str]:
         for protocol, what in PROTOCOLS.items()
     ]
     note = (
-        "In square brackets: where 95 % of the AUCs lie when as many videos are drawn from the test videos with"
-        " replacement (1,000 draws; over seeds, the mean of each end). That is the uncertainty by the choice of test"
-        " videos, which the spread over seeds does not hold."
+        "In square brackets: the 95 % bootstrap interval over test videos (1,000 draws with replacement; the mean of each"
+        " end over seeds). It shows the uncertainty due to the choice of test videos, which the spread over seeds does not"
+        " include."
     )
     return [*markdown(("AUC, %", *found, "copying the previous frame"), rows), "", note] if found else not_run(name)
 
@@ -63,12 +63,12 @@ def pixels_table(name: str, results: Results) -> list[str]:
         return not_run(name)
     rows = [(what, *(percent([one[key] for one in some]) for some in found.values())) for key, what in MAPS.items()]
     share, frames = (next(iter(found.values()))[0][key] for key in ("abnormal", "frames"))
-    note = f"Over all pixels of {frames} test frames, {100 * share:.2f} % of them abnormal."
+    note = f"Over all pixels of {frames} test frames; {100 * share:.2f} % of the pixels are abnormal."
     return [*markdown(("pixel-level AUC, %", *found), rows), "", note]
 
 
 def lesions_table(name: str, results: Results) -> list[str]:
-    """One row per damage to the memory, a column per method and part of the score."""
+    """One row per lesion, one column per method and part of the score."""
     found = found_of(name, results, lambda entry: entry.get("lesions"))
     if not found:
         return not_run(name)

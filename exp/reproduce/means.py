@@ -1,4 +1,4 @@
-"""Means over seeds with their uncertainty, comparisons seed by seed, and what may be said of them."""
+"""Means over seeds with their uncertainty, comparisons seed by seed, and verdicts on claims."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ class Mean(NamedTuple):
 
     mean: float
     n: int
-    deviation: float | None = None  # sample standard deviation; None of one value
-    low: float | None = None  # ends of the 95 % t-interval of the mean: where runs with all other seeds would lead to
+    deviation: float | None = None  # sample standard deviation; None for a single value
+    low: float | None = None  # the ends of the 95 % t-interval of the mean
     high: float | None = None
 
 
 def mean_of(values: Sequence[float]) -> Mean | None:
-    """None of no values."""
+    """The Mean of some values; None when there are none."""
     if not values:
         return None
     mean, n = statistics.fmean(values), len(values)
@@ -40,10 +40,10 @@ REPRODUCED, NOT_REPRODUCED, UNDECIDED, NOT_TESTED = "reproduced", "not reproduce
 
 
 def verdict_on_gain(gain: Mean | None) -> str:
-    """On the claim that something helps, from how much higher the AUC is with it, seed by seed.
+    """The verdict on the claim that a component helps, from the gain in AUC with it, seed by seed.
 
-    Two seeds at least are a test, unless what is compared did nothing in any of them. Then the interval decides:
-    reproduced where it lies above zero, not reproduced where it lies below, undecided where it holds zero.
+    Not tested with fewer than two seeds, or when the component changed nothing in any of them. Otherwise reproduced if
+    the interval lies above zero, not reproduced if it lies below zero, and undecided if it contains zero.
     """
     if gain is None or gain.low is None or gain.high is None or gain.low == gain.high == 0:
         return NOT_TESTED
@@ -51,7 +51,7 @@ def verdict_on_gain(gain: Mean | None) -> str:
 
 
 def verdict_on_value(value: Mean | None, published: float) -> str:
-    """On a published AUC: reproduced where the interval of the mean reaches it, not reproduced where it lies below."""
+    """The verdict on a published AUC: reproduced if the interval of the mean reaches it, not if it lies below."""
     if value is None:
         return NOT_TESTED
     if value.high is None:

@@ -1,4 +1,4 @@
-"""What is measured of a run: the ways of EVALUATIONS, damaged memories; and baselines that need no training."""
+"""Measurements of a run (the ways of EVALUATIONS, lesions of the memory) and baselines that need no training."""
 
 import time
 from collections.abc import Callable
@@ -42,15 +42,15 @@ from model import memory
 from model.convae import ConvAE
 from utils import InputError
 
-Result = dict[str, Any]  # as it is kept in exp/results
+Result = dict[str, Any]  # as it is stored in exp/results
 
 
 class TestSet(NamedTuple):
-    """The test videos of a data set, as a network of one shape takes them."""
+    """The test videos of a data set, in the form that a network of one shape needs."""
 
     clips: Clips
     labels: dict[str, np.ndarray | None]
-    seconds: list[np.ndarray]  # the time of every frame of each video; here the index, since σ counts frames
+    seconds: list[np.ndarray]  # per video, the time of every frame; here its index, so that σ counts frames
     masks: Masks
 
     def score(
@@ -61,7 +61,7 @@ class TestSet(NamedTuple):
 
 
 def open_test_set(source: Source, shape: dict[str, Any]) -> TestSet:
-    """Raises InputError where there are no labels, or where masks do not fit the frames."""
+    """The TestSet of a data set. Raises InputError without labels, or when the masks do not fit the frames."""
     videos = split_videos(source.dataset_path, source.dataset_type, "testing")
     labels = frame_labels(source.dataset_path, source.dataset_type, videos)
     if labels is None:
@@ -74,7 +74,7 @@ def open_test_set(source: Source, shape: dict[str, Any]) -> TestSet:
 
 
 def metrics_of(result: Evaluation, scoring: Scoring) -> Result:
-    """What is kept of each evaluation."""
+    """The part of an evaluation that is stored for every way."""
     return {
         "th": scoring.th,
         "alpha": scoring.alpha,
@@ -87,7 +87,7 @@ def metrics_of(result: Evaluation, scoring: Scoring) -> Result:
 def published_result(
     test: TestSet, model: ConvAE, items: Tensor, scoring: Scoring, normal: Calibration | None
 ) -> tuple[Evaluation, Result]:
-    """The evaluation in the published way, with what is kept of it alone: other protocols, and where in the frame."""
+    """The published evaluation, and what is stored for it: also other protocols and pixel-level metrics."""
     pixels = PixelCounter(test.masks, [video.name for video in test.clips.videos])
     result = test.score(model, items, scoring, pixels.add)
     calibrated = calibrated_scores(result, normal, scoring) if normal else None
@@ -102,7 +102,7 @@ def published_result(
 
 
 def evaluate_run(trained: Trained, test: TestSet, wanted: dict[str, Way]) -> dict[str, Result]:
-    """A trained network evaluated in the ways `wanted`, {name: Way}. Returns {name: result}."""
+    """Evaluate a trained network in the ways `wanted`, {name: Way}. Returns {name: result}."""
     if trained.normal is None:
         raise InputError(trained.no_calibration)
     regular = np.concatenate(trained.normal.regular)
@@ -114,7 +114,7 @@ def evaluate_run(trained: Trained, test: TestSet, wanted: dict[str, Way]) -> dic
         if name == PUBLISHED:
             scored[key], found = published_result(test, trained.model, trained.items, scoring, trained.normal)
         else:
-            if key not in scored:  # λ and smoothing work on scores, so those that differ in nothing else share them
+            if key not in scored:  # λ and smoothing act on the scores, so ways that differ only in them share a pass
                 scored[key] = test.score(trained.model, trained.items, scoring)
             result = scored[key]
             values = abnormality(result.psnr, result.distance, result.seconds, result.gaps, scoring)
@@ -126,9 +126,9 @@ def evaluate_run(trained: Trained, test: TestSet, wanted: dict[str, Way]) -> dic
 
 
 def score_lesions(trained: Trained, test: TestSet, evaluations: dict[str, Result]) -> dict[str, Result]:
-    """The AUC of each part of the score with each damaged memory of exp/scoring/lesions.py.
+    """The AUC of each part of the score for each lesion in exp/scoring/lesions.py.
 
-    evaluations: those of the run, which hold what the memory as it is gives.
+    evaluations: those of the run, which already have the results for the intact memory.
     """
     ways = {"psnr": PSNR_ALONE, "distance": DISTANCE_ALONE, "both": PUBLISHED}
     scoring, found = trained.scoring(), {"intact": {part: evaluations[way]["auc"] for part, way in ways.items()}}
@@ -140,7 +140,7 @@ def score_lesions(trained: Trained, test: TestSet, evaluations: dict[str, Result
 
 
 def entry_of(run: PlannedRun, before: Result | None, source: Source, device: torch.device) -> Result:
-    """The entry of a finished run in the results. before: its entry so far, or None; what still fits of it is kept."""
+    """The entry of a finished run in the results. before: its earlier entry or None; what still applies is kept."""
     record = read_record(run.directory)
     entry: Result = {
         "training": run.training.name,
@@ -171,7 +171,7 @@ def entry_of(run: PlannedRun, before: Result | None, source: Source, device: tor
 
 
 def _is_known(result: Result | None, name: str, way: Way) -> bool:
-    """Whether an evaluation in the results is of this way, and holds all that is kept of it."""
+    """Whether an evaluation in the results was made in this way and is complete."""
     return (
         result is not None and result["settings"] == settings_of(way) and (name != PUBLISHED or "protocols" in result)
     )
@@ -181,13 +181,13 @@ def _is_known(result: Result | None, name: str, way: Way) -> bool:
 
 
 def baselines(plan: Plan) -> list[str]:
-    """Their names in the results of a plan. Copying the previous frame is scored with every run of pred."""
+    """The names of a plan's baselines. Copying the previous frame is not one: every run of pred scores it."""
     untrained = [f"untrained-{method}-seed{seed}" for method in plan.untrained for seed in UNTRAINED_SEEDS]
     return [*untrained, "place"] if untrained else []
 
 
 def baseline(name: str, run: PlannedRun, source: Source, device: torch.device) -> Result:
-    """The entry of a baseline. run: any of the same method, whose shape it takes."""
+    """The entry of a baseline. run: any run of the same method, for the shape of the network."""
     test = open_test_set(source, run.flags)
     if name == "place":
         found = {"auc": place_auc(test)}
@@ -201,7 +201,7 @@ def baseline(name: str, run: PlannedRun, source: Source, device: torch.device) -
 
 
 def place_auc(test: TestSet) -> float:
-    """The AUC of a score that is the place of the frame in its video, from 0 to 1, whatever the frame shows."""
+    """The AUC of a score that is the relative position of the frame in its video, from 0 to 1."""
     scored = zip(test.clips.videos, test.clips.ends, strict=True)
     labelled = [(y, ends) for video, ends in scored if (y := test.labels[video.name]) is not None]
     both = [(y[ends], np.linspace(0, 1, len(ends))) for y, ends in labelled]

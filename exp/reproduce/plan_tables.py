@@ -1,4 +1,4 @@
-"""Tables of one plan: functions of its name and its results that give lines of Markdown."""
+"""Tables of one plan: functions that turn its name and its results into lines of Markdown."""
 
 import statistics
 from collections.abc import Iterable
@@ -39,7 +39,7 @@ METRICS = ("auc", "macro_auc", "eer", "average_precision")
 
 
 def others_of(name: str, training: Training) -> list[Any]:
-    """The AUC in % of the released code as run here, of the paper, and of others."""
+    """The AUC in % of the released code as run here, of the paper, and of others' re-trainings."""
     key = PLANS[name].dataset_type, training.name
     return [
         found or NOTHING for found in (RELEASED_CODE.get((name, training.name)), PAPER.get(key), RETRAININGS.get(key))
@@ -51,20 +51,20 @@ def called(training: Training) -> str:
 
 
 def interval_of(values: Iterable[float]) -> str:
-    """The t-interval of the mean of shares of 1, in percent."""
+    """The t-interval, in percent, of the mean of values in [0, 1]."""
     found = mean_of([100 * value for value in values])
     return ends(found.low, found.high) if found else NOTHING
 
 
 def evaluated_with(entries: Iterable[dict[str, Any]]) -> str:
-    """When and with what entries were evaluated."""
+    """When and with which code, PyTorch and device entries were evaluated."""
     found = [entry["evaluated"] for entry in entries]
     days = sorted({environment["date"] for environment in found})
     return f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, {source(*found)}"
 
 
 def summary(name: str, results: Results) -> list[str]:
-    """One row per training: evaluated in the published way, beside the numbers of others."""
+    """One row per training: its published evaluation, and the numbers of others."""
     rows = []
     for training, entries in columns(name, results).items():
         if entries:
@@ -78,13 +78,13 @@ def summary(name: str, results: Results) -> list[str]:
         *markdown((*header, "released code", "paper", "others' re-trainings"), rows),
         "",
         *([f"Not run yet: {', '.join(missing)}.", ""] if missing else []),
-        f"{command(name)}. Frame-level, of the last epoch: mean ± sample standard deviation over n seeds. Training "
-        f"took {hours(found):.1f} hours in all. Evaluated {evaluated_with(found)}.",
+        f"{command(name)}. Frame-level metrics after the last epoch: mean ± sample standard deviation over n seeds. "
+        f"Training took {hours(found):.1f} hours in total. Evaluated {evaluated_with(found)}.",
     ]
 
 
 def front(name: str, results: Results) -> list[str]:
-    """The few columns and rows that the front page shows."""
+    """The columns and rows for README.md."""
     rows = []
     for training, entries in columns(name, results).items():
         if entries and training.on_front_page:
@@ -93,22 +93,22 @@ def front(name: str, results: Results) -> list[str]:
     if of_copy is not None:
         rows.append(("copying the previous frame", f"{of_copy:.1f}", *[NOTHING] * 4))
     header = ("frame-level AUC, %", "here", "n", "released code", "paper", "others' re-trainings")
-    return [*markdown(header, rows), "", f"Here: {command(name)}, mean ± sample standard deviation over n seeds."]
+    return [*markdown(header, rows), "", f'"Here": {command(name)}, mean ± sample standard deviation over n seeds.']
 
 
 def comparisons(name: str, results: Results) -> list[str]:
-    """One row per training with an option: what it changes against the full method, seed by seed."""
+    """One row per training with an option: its difference from the full method, seed by seed."""
     base = {training.method: entries for training, entries in columns(name, results).items() if not training.option}
     rows = []
     for training, entries in columns(name, results).items():
         if training.option and entries:
             change = paired(by_seed(entries), by_seed(base.get(training.method, [])))
             rows.append((f"{called(training)} instead of `{training.method}`", *gain(change)))
-    header = ("change of the AUC, percentage points", "mean", "95 % interval", "n")
+    header = ("change in AUC, percentage points", "mean", "95 % interval", "n")
     return [
         *markdown(header, rows),
         "",
-        "Differences are taken seed by seed. An interval that holds zero decides nothing.",
+        "Differences are computed seed by seed. Where the interval contains zero, the direction is undecided.",
     ]
 
 
@@ -116,13 +116,13 @@ def comparisons(name: str, results: Results) -> list[str]:
 
 
 def copied(entries: list[Any]) -> float | None:
-    """The AUC of copying the previous frame, in percent, which no training changes; None where it was not scored."""
+    """The AUC in percent of copying the previous frame, the same for every run; None where it was not scored."""
     found = [e["evaluations"][PUBLISHED].get("protocols", {}).get("copy", {}).get("published") for e in entries]
     return next((100 * estimate["auc"] for estimate in found if estimate), None)
 
 
 def baseline_rows(name: str, results: Results) -> list[tuple]:
-    """What needs no training: its name, AUC and n, then what the trained network gains, with interval and n."""
+    """The scores without training: name, AUC and n, then the gain of the trained network, its interval and n."""
     rows: list[tuple] = []
     trained = runs_of(results, "pred")
     of_copy = copied(trained)
@@ -134,20 +134,20 @@ def baseline_rows(name: str, results: Results) -> list[tuple]:
         aucs = {seed: results["baselines"][key]["auc"] for seed, key in names.items() if key in results["baselines"]}
         if aucs:
             more = paired(by_seed(runs_of(results, method)), {seed: 100 * auc for seed, auc in aucs.items()})
-            rows.append((f"`{method}` untrained", percent(list(aucs.values())), len(aucs), *gain(more)))
+            rows.append((f"untrained `{method}`", percent(list(aucs.values())), len(aucs), *gain(more)))
     if "place" in results["baselines"]:
         auc = 100 * results["baselines"]["place"]["auc"]
         more = mean_of([value - auc for value in by_seed(trained).values()])
-        rows.append(("the place of the frame in its video alone", f"{auc:.1f}", NOTHING, *gain(more)))
+        rows.append(("position of the frame in its video", f"{auc:.1f}", NOTHING, *gain(more)))
     return rows
 
 
 def baselines_table(name: str, results: Results) -> list[str]:
-    """One row per baseline, beside what the trained network has more."""
+    """One row per baseline, with the gain of the trained network over it."""
     rows = baseline_rows(name, results)
     if not rows:
         return not_run(name)
-    header = ("frame-level AUC, %", "AUC", "n", "trained network: gain", "95 % interval", "n of the gain")
+    header = ("frame-level AUC, %", "AUC", "n", "gain of the trained network", "95 % interval", "n of the gain")
     return markdown(header, rows)
 
 
@@ -155,7 +155,7 @@ def baselines_table(name: str, results: Results) -> list[str]:
 
 
 def evaluations(name: str, results: Results) -> list[str]:
-    """One row per way to evaluate, one column per training: AUC, and how it differs from the published way's."""
+    """One row per way to evaluate, one column per training: AUC, and its difference from the published way."""
     found = {t: entries for t, entries in columns(name, results).items() if entries and len(t.ways) == len(EVALUATIONS)}
 
     def cell(entries: list[Any], way: str) -> str:
@@ -173,7 +173,7 @@ def evaluations(name: str, results: Results) -> list[str]:
 
 
 def videos(name: str, results: Results) -> list[str]:
-    """One row per test video, one column per training: the video's own AUC."""
+    """One row per test video, one column per training: the AUC of the video."""
     found = {training: entries for training, entries in columns(name, results).items() if entries}
     names = dict.fromkeys(video for e in results["runs"].values() for video in e["evaluations"][PUBLISHED]["videos"])
 
@@ -182,11 +182,11 @@ def videos(name: str, results: Results) -> list[str]:
         return "one class" if None in values else percent(values)
 
     rows = [(video, *(cell(entries, video) for entries in found.values())) for video in names]
-    return markdown(("AUC of the video alone, %", *(training.name for training in found)), rows)
+    return markdown(("AUC of each video, %", *(training.name for training in found)), rows)
 
 
 def runs(name: str, results: Results) -> list[str]:
-    """One row per run: how its training went, and what made it."""
+    """One row per run: its training, and the code and machine behind it."""
     rows = []
     for run, entry in results["runs"].items():
         epochs, last = entry["epochs"], entry["epochs"][-1]
@@ -202,13 +202,13 @@ def runs(name: str, results: Results) -> list[str]:
             "trained with": source(*entry["starts"]),
         }
         rows.append(tuple(row.values()))
-    note = "Losses, items and cosines are of the last epoch. Seconds include what else the machine did in that time."
+    note = "Losses, items and cosines are those of the last epoch. Seconds include time spent on other programs."
     return [*markdown(tuple(row), rows), "", note]
 
 
 def memory_cells(entry: dict[str, Any]) -> dict[str, str]:
-    """How the memory was at the end of training, for a run that has one."""
-    names = ("compactness", "separateness", "items that won queries", "cosines of items")
+    """The state of the memory after training; empty cells for a run without one."""
+    names = ("compactness", "separateness", "items nearest to some query", "cosines between items")
     if not entry["flags"]["msize"]:
         return dict.fromkeys(names, NOTHING)
     last = entry["epochs"][-1]
@@ -216,13 +216,13 @@ def memory_cells(entry: dict[str, Any]) -> dict[str, str]:
     return {
         "compactness": f"{last['compactness']:.6f}",
         "separateness": f"{last['separateness']:.4f}",
-        "items that won queries": f"{sum(count > 0 for count in won)} of {len(won)}",
-        "cosines of items": f"{lowest:.2f} to {highest:.2f}",
+        "items nearest to some query": f"{sum(count > 0 for count in won)} of {len(won)}",
+        "cosines between items": f"{lowest:.2f} to {highest:.2f}",
     }
 
 
 def cost(name: str) -> list[str]:
-    """What a plan would take, where the benchmark has trained at that size; otherwise nothing."""
+    """An estimate of the time that a plan takes, where the benchmark has trained at that size; otherwise nothing."""
     plan, speed = PLANS[name], read_results("benchmark")
     trained = [t for t in speed.get("tables", ()) if (t["title"], t["size"]) == ("training", plan.setting("--h"))]
     if not trained:
@@ -232,9 +232,9 @@ def cost(name: str) -> list[str]:
     clips *= plan.setting("--epochs") or 0
     needed = clips / trained[0]["ways"]["ours"]["clips_per_second"] / 3600
     on_gpu = clips * trained[0]["flops_per_clip"] / 100e12 / 3600
-    elsewhere = f"; for {on_gpu:.1f} hours at 100 TFLOP/s" if on_gpu >= 0.1 else ""
+    elsewhere = f", or {on_gpu:.1f} hours at 100 TFLOP/s" if on_gpu >= 0.1 else ""
     return [
         "",
-        f"Its {count} runs would train for about {needed:.0f} hours where the benchmark ran ({speed['device']}), were"
-        f" all as fast as `pred` is there in float32{elsewhere}.",
+        f"Training its {count} runs would take about {needed:.0f} hours on the machine of the benchmark"
+        f" ({speed['device']}) at the speed of `pred` in float32{elsewhere}.",
     ]

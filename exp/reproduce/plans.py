@@ -1,4 +1,4 @@
-"""What exp/reproduce/__main__.py trains and how it evaluates that, and the numbers of others to put beside it."""
+"""What exp/reproduce/__main__.py trains and how it evaluates it, and the numbers of others to compare with."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,9 +9,9 @@ from exp.flags import Span
 from exp.scoring.calibration import NORMAL_SHARE
 from exp.scoring.score import Scoring
 
-# Ways to evaluate a run: each names the fields of Scoring that are not the published ones. In place of th, `quantile`
-# takes γ from the regular scores of the calibration. Fixed before a run of this project was evaluated; what has a value
-# has its whole curve, and no point of it is picked.
+# Ways to evaluate a run: each gives the fields of Scoring that differ from the published ones. In place of th,
+# `quantile` takes γ from the regular scores of the calibration. The list was fixed before any run of this project was
+# evaluated; a setting with a value has its whole curve here, and no point of it is picked.
 Way = Mapping[str, Any]
 PUBLISHED = "as published"
 PSNR_ALONE, DISTANCE_ALONE = "`--alpha 1`, PSNR alone", "`--alpha 0`, feature distance alone"
@@ -36,7 +36,7 @@ ALL, PARTS, ALONE = tuple(EVALUATIONS), (PUBLISHED, PSNR_ALONE, DISTANCE_ALONE, 
 
 
 def scoring_in(way: Way, usual: Scoring, regular: np.ndarray) -> Scoring:
-    """The published scoring of a run, changed as a way says; regular: the regular scores (n,) of its calibration."""
+    """The published scoring of a run, changed by a way; regular: the regular scores (n,) of its calibration."""
     changes = dict(way)
     if "quantile" in changes:
         changes["th"] = float(np.quantile(regular, changes.pop("quantile")))
@@ -44,28 +44,29 @@ def scoring_in(way: Way, usual: Scoring, regular: np.ndarray) -> Scoring:
 
 
 def settings_of(way: Way) -> dict[str, Any]:
-    """A way as it is kept in results."""
+    """A way as it is stored in results."""
     return {name: str(value) if isinstance(value, Span) else value for name, value in way.items()}
 
 
 class Training(NamedTuple):
-    """Runs of Train.py that differ in their seed alone."""
+    """Runs of Train.py that differ only in their seed."""
 
     method: str
     seeds: tuple[int, ...]
-    option: str = ""  # what sets them apart from the plan's others of the method: in names
-    flags: str = ""  # and in flags of Train.py
+    option: str = ""  # what distinguishes them from other runs of the method in the plan, as part of their names
+    flags: str = ""  # and as flags of Train.py
     ways: tuple[str, ...] = ALL  # the ways of EVALUATIONS in which they are evaluated
-    gamma_for: tuple[int, ...] | None = None  # seeds with ways of another γ, each a pass over the test set; None: all
-    lesions: bool = False  # whether they are also scored with damaged memories, see exp/scoring/lesions.py
-    on_front_page: bool = True  # whether README.md has a row of them; exp/README.md has them all
+    # seeds that are also evaluated with other γ, each in another pass over the test set; None: all seeds
+    gamma_for: tuple[int, ...] | None = None
+    lesions: bool = False  # whether they are also scored with damaged memories (exp/scoring/lesions.py)
+    on_front_page: bool = True  # whether README.md shows them; exp/README.md shows all
 
     @property
     def name(self) -> str:
         return f"{self.method}-{self.option}" if self.option else self.method
 
     def ways_of(self, seed: int) -> dict[str, Way]:
-        """The ways in which the run with that seed is evaluated, by their names in EVALUATIONS."""
+        """The ways in which the run with this seed is evaluated, by their names in EVALUATIONS."""
         all_ways = {name: EVALUATIONS[name] for name in self.ways}
         if self.gamma_for is None or seed in self.gamma_for:
             return all_ways
@@ -76,10 +77,10 @@ class Plan(NamedTuple):
     dataset_type: str
     flags: str  # of Train.py, for all runs
     trainings: tuple[Training, ...]
-    untrained: tuple[str, ...] = ()  # methods of which networks that were never trained are scored, as a baseline
+    untrained: tuple[str, ...] = ()  # methods whose untrained networks are scored, as a baseline
 
     def setting(self, flag: str) -> int | None:
-        """The number given with a flag for all runs, None where it is not."""
+        """The number that a flag has for all runs; None where the flag is not given."""
         words = self.flags.split()
         return int(words[words.index(flag) + 1]) if flag in words else None
 
@@ -135,7 +136,7 @@ PLANS = {
         untrained=BOTH,
     ),
     "synthetic": Plan("synthetic", "", (Training("pred", (0, 1, 2), ways=ALONE), Training("recon", (0,), ways=ALONE))),
-    "tiny": Plan(  # shows in minutes that all of this works
+    "tiny": Plan(  # shows within minutes that everything works
         "synthetic",
         "--h 16 --w 16 --fdim 16 --msize 4 --epochs 2",
         (
@@ -146,10 +147,10 @@ PLANS = {
         untrained=("pred",),
     ),
 }
-SIZES = ("ped2_cpu", "ped2_cpu_128", "ped2_cpu_256", "ped2_paper")  # the same at several frame sizes
+SIZES = ("ped2_cpu", "ped2_cpu_128", "ped2_cpu_256", "ped2_paper")  # the same method at several frame sizes
 UNTRAINED_SEEDS = (0, 1, 2)
 
-# Frame-level AUC, %. Re-trainings are from public threads and repositories, nearly all of one run without a seed.
+# Frame-level AUC, %. Re-trainings are from public threads and repositories; nearly all are single runs without a seed.
 PAPER = {("ped2", "pred"): 97.0, ("ped2", "recon"): 90.2}
 RETRAININGS = {("ped2", "pred"): "89–96.5, median about 94", ("ped2", "recon"): "87–88.8"}
 # Runs of the authors' released code for this project: seed 0, PyTorch 2.13, on a CPU

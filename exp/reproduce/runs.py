@@ -1,4 +1,4 @@
-"""The runs of a plan: where they are, how far they are, and how they are trained."""
+"""The runs of a plan: their directories, their progress, and how to train them."""
 
 import shlex
 from pathlib import Path
@@ -16,7 +16,7 @@ class PlannedRun(NamedTuple):
     name: str
     training: Training
     command: list[str]  # flags of Train.py
-    flags: dict[str, Any]  # all flags it comes to, by name
+    flags: dict[str, Any]  # all flags of Train.py that result, by name
     directory: Path
 
     @property
@@ -24,28 +24,28 @@ class PlannedRun(NamedTuple):
         return (self.directory / "flags.json").is_file()
 
     def epochs(self) -> int:
-        """How many it has finished. Raises InputError when another run is in its place."""
+        """The number of finished epochs. Raises InputError when a different run is in its directory."""
         if not self.begun:
             return 0
         record = read_record(self.directory)
         name = contradiction(record.flags, self.flags)
         if name:
-            what = f"has --{name} {record.flags[name]}, the plan {self.flags[name]}"
+            what = f"has --{name} {record.flags[name]}, but the plan needs {self.flags[name]}"
             raise InputError(f"the run in {self.directory} {what}: move it away")
         return len(record.history)
 
     def shown(self, passed_on: list[str]) -> str:
-        """The command line that trains it."""
+        """The command line that trains the run."""
         return f"python Train.py {shlex.join([*self.command, *passed_on])}"
 
     def train(self, passed_on: list[str]) -> None:
-        """Bring the run to its last epoch, unless it is there. Raises InputError when Train.py fails."""
+        """Train the run to its last epoch, unless that is done. Raises InputError when Train.py fails."""
         if self.epochs() < self.flags["epochs"]:
             call("Train.py", *self.command, *passed_on, *(["--resume"] if self.begun else []))
 
 
 def planned_runs(plan_name: str) -> list[PlannedRun]:
-    """All runs of a plan, in its order."""
+    """All runs of a plan, in the order of the plan."""
     plan, found = PLANS[plan_name], []
     for training in plan.trainings:
         for seed in training.seeds:

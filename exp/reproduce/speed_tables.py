@@ -6,7 +6,7 @@ from exp.reproduce.cells import NOTHING, Results, markdown, source
 
 
 def median_and_range(times: dict[str, float], scale: float = 1) -> str:
-    """`median (smallest–largest)`, of exp.benchmark.median_of; with two decimals where the median is below 10."""
+    """`median (smallest–largest)` from exp.benchmark.median_of, with two decimals if the median is below 10."""
     middle, low, high = (scale * times[name] for name in ("median", "min", "max"))
     places = 2 if middle < 10 else 0
     return f"{middle:.{places}f} ({low:.{places}f}–{high:.{places}f})"
@@ -21,7 +21,7 @@ def titles(results: Results) -> list[str]:
 
 
 def benchmark(_: str, results: Results) -> list[str]:
-    """One row per comparison: this project beside the plain way."""
+    """One row per comparison: this project and the plain way."""
     rows = []
     for title, table in zip(titles(results), results["tables"], strict=True):
         plain, ours = table["ways"]["plain"], table["ways"]["ours"]
@@ -48,13 +48,13 @@ def benchmark(_: str, results: Results) -> list[str]:
     return [
         *markdown((*header, "plain, GB", "ours, GB"), rows),
         "",
-        f"`python -m exp.benchmark`: medians of {rounds} rounds in which all take turns, in brackets the smallest and"
-        f" largest. {results['date']}, {source(results)}.",
+        f"`python -m exp.benchmark`: medians over {rounds} rounds, in each of which all variants take a turn; in"
+        f" brackets, the smallest and largest value. {results['date']}, {source(results)}.",
     ]
 
 
 def benchmark_ways(_: str, results: Results) -> list[str]:
-    """One row per way to compute, one column per comparison: how many times as fast as ours it is."""
+    """One row per variant, one column per comparison: its speed relative to ours."""
     ways = dict.fromkeys(way for table in results["tables"] for way in table["ways"] if way != "ours")
 
     def cell(table: dict[str, Any], way: str) -> str:

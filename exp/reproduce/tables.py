@@ -1,8 +1,8 @@
 """Markdown tables of exp/results/*.json. Pages hold them between `<!-- table: NAME -->` and `<!-- end -->`.
 
-NAME is that of a plan (its main results), <plan>/PART with a part of PARTS, a table of several plans (claims, sizes,
-compute), benchmark (ours beside the plain way) or benchmark/ways (what each part of ours is worth).
-`python -m exp.reproduce --tables` makes all of them again; a test compares the pages with the results.
+NAME is the name of a plan (its main results), <plan>/PART with a part of PARTS, a table over several plans (claims,
+sizes, compute), benchmark (ours compared with the plain way) or benchmark/ways (the effect of each optimisation).
+`python -m exp.reproduce --tables` writes all of them again; a test compares the pages with the results.
 """
 
 import re
@@ -32,7 +32,7 @@ OVER_PLANS = {"claims": claims.claims, "sizes": claims.sizes, "compute": claims.
 
 
 def make(name: str) -> list[str]:
-    """The lines of the table of that name. Raises InputError when there is no such table."""
+    """The lines of a table. Raises InputError when there is no table of this name."""
     if name in OVER_PLANS:
         return OVER_PLANS[name]({plan: read_results(plan) for plan in PLANS})
     stem, _, part = name.partition("/")
@@ -51,7 +51,7 @@ def make(name: str) -> list[str]:
 
 
 def filled(text: str) -> str:
-    """A page with its tables made again. Raises InputError for a table that does not exist."""
+    """The text of a page with new tables. Raises InputError for a table that does not exist."""
     return BLOCK.sub(lambda block: "\n".join((block[1], *make(block["name"]), "", block[3])), text)
 
 
