@@ -49,9 +49,9 @@ def protocols_table(name: str, results: Results) -> list[str]:
         for protocol, what in PROTOCOLS.items()
     ]
     note = (
-        "In square brackets: the 95 % bootstrap interval over test videos (1,000 draws with replacement; the mean of each"
-        " end over seeds). It shows the uncertainty due to the choice of test videos, which the spread over seeds does not"
-        " include."
+        "In square brackets: the 95 % bootstrap interval over test videos (1,000 draws with replacement; the mean of"
+        " each end over seeds). It shows the uncertainty due to the choice of test videos, which the spread over seeds"
+        " does not include."
     )
     return [*markdown(("AUC, %", *found, "copying the previous frame"), rows), "", note] if found else not_run(name)
 
