@@ -18,17 +18,15 @@ INHERITED = ("dataset_type", "dataset_path", "bad_frames", "cache_dir", "no_cach
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(prog="python -m exp.calibrate", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, metavar="RUN", help="the directory of a run, or a model file")
-    parser.add_argument("--m_items_dir", type=Path, help="its memory items; m_items.pt beside the model if not given")
+    parser.add_argument("--m_items_dir", type=Path, help="the memory items; m_items.pt beside the model if not given")
     flags.add_data_flags(parser, otherwise="that of the run")
-    flags.add_shape_flags(
-        parser, "network and clips (never needed: the model file knows; released models take h and w)"
-    )
+    flags.add_shape_flags(parser, "network and clips (stored in the model file; only released models need h and w)")
     scoring = parser.add_argument_group("scores")
     scoring.add_argument("--th", type=flags.non_negative, help=f"γ ({flags.by_method('th')})")
     scoring.add_argument("--test_batch_size", type=flags.positive_int, default=CHUNK, help="clips encoded at once")
     flags.add_workers_flag(scoring, "--num_workers_test")
     flags.add_device_flags(parser.add_argument_group("run"))
-    # data flags that are not given are those that the run was started with
+    # data flags that are not given are taken from the run
     parser.set_defaults(calibration_share=0, seed=0)
     args = parser.parse_args(arguments)
     model_path = args.run / "model.pth" if args.run.is_dir() else args.run

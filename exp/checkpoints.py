@@ -1,12 +1,12 @@
-"""The files that training writes: what each holds, how it is checked, and how a trained network is loaded from them.
+"""The files that training writes: their content, how it is checked, and how a trained network is loaded from them.
 
     model.pth        format, shape (a dict by the names of SHAPE), epoch, model (a state_dict)
     m_items.pt       format, method, epoch, items (M, C); (0, C) without a memory
     checkpoint.pt    format, model, items, optimizer, scheduler, history (the metrics of each epoch)
     calibration.pt   format, items, lengths, psnr, distance, regular, th, held_out (exp/scoring/calibration.py)
 
-All are of torch.save and hold plain values and tensors: torch.load(weights_only=True) loads them. Here they are read by
-model/saved.py, which checks the file's own checksums, and each kind is checked whole before anything uses it.
+All are written by torch.save and hold plain values and tensors, so torch.load(weights_only=True) loads them. Here they
+are read by model/saved.py, which verifies their checksums, and their content is checked completely before it is used.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHAPE = ("method", "c", "t_length", "h", "w", "msize", "fdim")  # the flags that
 
 
 def build_model(shape: Mapping[str, Any]) -> ConvAE:
-    """The network that the settings in `shape` (by the names of SHAPE) describe, untrained."""
+    """The untrained network for the settings in `shape`, a mapping with the names in SHAPE."""
     skips, has_memory = shape["method"] == "pred", shape["msize"] > 0
     return ConvAE(shape["c"], shape["t_length"], shape["fdim"], skips, has_memory)
 
@@ -56,19 +56,19 @@ def _check_items(items: Any) -> None:
 
 
 def _check_shape(shape: Any) -> None:
-    _need(isinstance(shape, dict) and shape.keys() >= set(SHAPE), f"its shape is no dict with {', '.join(SHAPE)}")
+    _need(isinstance(shape, dict) and shape.keys() >= set(SHAPE), f"its shape is not a dict with {', '.join(SHAPE)}")
     _need(shape["method"] in ("pred", "recon"), "its method is neither pred nor recon")
     _need(_is_count(shape["c"], 1) and shape["c"] in (1, 3), "its c is neither 1 nor 3")
     clip = shape["t_length"]
     _need(_is_count(clip, 2) if shape["method"] == "pred" else clip == 1, "its t_length does not fit its method")
     for name in ("h", "w"):
-        _need(_is_count(shape[name], 8) and shape[name] % 8 == 0, f"its {name} is no multiple of 8")
+        _need(_is_count(shape[name], 8) and shape[name] % 8 == 0, f"its {name} is not a multiple of 8")
     _need(_is_count(shape["msize"]) and shape["msize"] != 1, "its msize is neither 0 nor 2 or more")
     _need(_is_count(shape["fdim"], 1), "its fdim is not 1 or more")
 
 
 def _check_weights(weights: Any, shape: Mapping[str, Any]) -> None:
-    """A state_dict of the network of this shape, with convolutions in float32 or, packed, in half precision."""
+    """Check a state_dict of the network of this shape; packed weights may be in half precision."""
     with torch.device("meta"):
         expected = build_model(shape).state_dict()
     _need(isinstance(weights, dict) and weights.keys() == expected.keys(), "its weights are not those of its network")
@@ -92,7 +92,7 @@ def _check_items_file(content: dict) -> None:
 
 
 def _check_checkpoint(content: dict) -> None:
-    """All but the weights, which need the shape that a checkpoint does not carry, see check_resumable."""
+    """Check all but the weights: check_resumable does that, since a checkpoint does not hold the shape."""
     _check_items(content["items"])
     history = content["history"]
     _need(isinstance(history, list) and all(isinstance(line, dict) for line in history), "its history is no list")
@@ -137,9 +137,9 @@ KINDS: dict[str, tuple[set[str], Callable[[dict], None]]] = {
 
 
 def load_file(path: Path, what: str) -> dict[str, Any]:
-    """The content of a file that this project saved as `what`, a key of KINDS, with tensors on the CPU.
+    """The content of a file of the kind `what`, a key of KINDS, with tensors on the CPU.
 
-    Raises InputError when the file cannot be read, is damaged, or does not hold what such a file holds.
+    Raises InputError when the file cannot be read, is damaged, or does not have the content of this kind.
     """
     content = read_plain(path)
     if not _is_ours(content, what):
@@ -162,7 +162,7 @@ def _checked(path: Path, content: dict[str, Any], what: str) -> dict[str, Any]:
 
 
 def check_resumable(path: Path, content: dict[str, Any], shape: Mapping[str, Any]) -> None:
-    """Check that the checkpoint at `path` continues a training of this shape. Raises InputError."""
+    """Raise InputError when the checkpoint at `path` cannot continue a training of this shape."""
     try:
         _check_weights(content["model"], shape)
         wanted = (shape["msize"], shape["fdim"])
@@ -203,16 +203,18 @@ def _is_setting(value: Any) -> bool:
 
 
 def load_model(model_path: Path, items_path: Path, given: Mapping[str, Any]) -> tuple[ConvAE, Tensor, dict[str, Any]]:
-    """A trained network with its items, from files of this project, of the authors' released code or of a fork of it.
+    """Load a trained network and its items from files of this project, of the released code or of a fork of it.
 
-    given: the flags of SHAPE as the user gave them, None where not; they must agree with the files. A released model
-    does not carry the frame size, which is 256 x 256 unless given. Returns (ConvAE in eval mode, items (M, C), shape),
-    all on the CPU. Raises InputError when a file is missing, damaged, of another shape, or the two do not belong
-    together.
+    given: the flags of SHAPE, None where the user did not give one; they must agree with the files. A released model
+    does not store the frame size, which is 256 x 256 unless given. Returns (ConvAE in eval mode, items (M, C), shape),
+    all on the CPU. Raises InputError when a file is missing, damaged or of another shape, or when the two files do not
+    belong together.
     """
     for path, flag in ((model_path, "--model_dir"), (items_path, "--m_items_dir")):
         if not path.is_file():
-            raise InputError(f"no file {path}: train first (python Train.py), or name another ({flag} of Evaluate.py)")
+            raise InputError(
+                f"no file {path}: train first (python Train.py), or give another file ({flag} of Evaluate.py)"
+            )
     items = _load_items(items_path)
     file = _load_weights(model_path, len(items["items"]), given)
     shape = file["shape"]
@@ -238,10 +240,10 @@ def load_model(model_path: Path, items_path: Path, given: Mapping[str, Any]) -> 
 
 
 def _load_weights(path: Path, msize: int, given: Mapping[str, Any]) -> dict[str, Any]:
-    """A dict with shape, model and epoch (None for a released model, which does not say it)."""
+    """A dict with shape, model and epoch; the epoch is None for a released model, which does not store it."""
     try:
         content = read_plain(path)
-    except InputError:  # a pickled module, or no file of either kind: read_model says what is wrong
+    except InputError:  # a pickled module or an unknown file: read_model reads it or says what is wrong
         content = None
     if isinstance(content, dict) and "format" in content:
         if not _is_ours(content, "model"):
@@ -261,7 +263,7 @@ def _load_weights(path: Path, msize: int, given: Mapping[str, Any]) -> dict[str,
 
 
 def _load_items(path: Path) -> dict[str, Any]:
-    """The content of m_items.pt; items of the released code, a bare tensor, carry neither method nor epoch."""
+    """The content of m_items.pt; for the bare tensor of the released code, method and epoch are None."""
     try:
         content = read_plain(path)
     except InputError:

@@ -1,9 +1,9 @@
-"""Where and how the network computes: device, precision, layout, several processes; none of it part of the method.
+"""Where and how the network computes: device, precision, memory layout, processes. None of this changes the method.
 
-Started by torchrun, each process has its own clips and the same network and memory. Gradients are averaged by
-DistributedDataParallel, and the sums of the memory's update go over all processes, so that all have the same items.
-A batch norm sees the clips of its own process, as many as in the released code; the running statistics of the first
-process are kept. Alone, the functions that talk to other processes give back what they were given.
+With torchrun, each process has its own clips, and all have the same network and memory. DistributedDataParallel
+averages the gradients, and the sums in the memory update run over all processes, so that all have the same items. Each
+batch norm sees the clips of its own process, as many as in the released code; the running statistics of the first
+process are kept. In a single process, the functions that communicate return their input.
 """
 
 import copy
@@ -32,9 +32,9 @@ M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1  # of mallopt, as in malloc.h
 
 
 def pick_device(name: str, gpus: list[int] | None = None) -> torch.device:
-    """The torch.device that --device and --gpus ask for, made ready; of several processes each gets its own GPU.
+    """The torch.device that --device and --gpus select, ready to use; each of several processes gets its own GPU.
 
-    Raises InputError when it is not there.
+    Raises InputError when there is no such device.
     """
     if gpus is not None:
         name = _choose_gpus(name, gpus)
@@ -42,7 +42,7 @@ def pick_device(name: str, gpus: list[int] | None = None) -> torch.device:
         name = "cuda"
     elif name == "auto":
         if shutil.which("nvidia-smi") and (why := unusable_gpu()):
-            print(f"warning: the GPU cannot be used, so the CPU is: {why}", file=sys.stderr)
+            print(f"warning: the GPU cannot be used, so the CPU is used: {why}", file=sys.stderr)
         name = "mps" if torch.backends.mps.is_available() else "cpu"
     elif name.startswith("cuda") and (why := unusable_gpu()):
         raise InputError(f"--device {name}: {why}; --device cpu works everywhere")
@@ -60,7 +60,7 @@ def pick_device(name: str, gpus: list[int] | None = None) -> torch.device:
 
 
 def _choose_gpus(name: str, gpus: list[int]) -> str:
-    """Let this process see these GPUs alone. Returns the name of the device. Raises InputError."""
+    """Let this process see only these GPUs. Returns the name of the device. Raises InputError."""
     if name in ("cpu", "mps"):
         raise InputError(f"--gpus needs CUDA, not --device {name}")
     if len(gpus) > int(os.environ.get("WORLD_SIZE", 1)):
@@ -76,7 +76,7 @@ def _choose_gpus(name: str, gpus: list[int]) -> str:
 
 
 def unusable_gpu() -> str:
-    """Why no NVIDIA GPU can be used here, with what to install; "" where one can be used."""
+    """Why no NVIDIA GPU can be used here, and what to install; "" if one can be used."""
     if torch.version.cuda is None:
         return "this PyTorch was built without CUDA: install one with it (pytorch.org lists them)"
     try:
@@ -108,7 +108,7 @@ def describe(device: torch.device) -> str:
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name and what it has for bfloat16; "" where the system does not say."""
+    """The name of the processor and its instructions for bfloat16; "" if the system does not say."""
     try:
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")
     except OSError:  # not Linux
@@ -121,10 +121,10 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def keep_freed_memory() -> None:
-    """From here on, blocks of memory that are freed stay with the process, however large, for the next to use.
+    """From here on, freed blocks of memory stay with the process for reuse, however large they are.
 
-    Otherwise the C library hands activations of 256 x 256 pixels back each time, and the system clears all it gives
-    out: a third of a training step there. Nothing changes where the library is not glibc.
+    Otherwise the C library returns the activations of 256 x 256 frames to the system each time, which clears memory
+    before it hands it out again: a third of a training step at this size. Without glibc, this does nothing.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
@@ -133,9 +133,9 @@ def keep_freed_memory() -> None:
 
 
 def make_deterministic() -> None:
-    """From here on the same flags give the same numbers on one machine, on CUDA too; those of a CPU are so anyway.
+    """From here on, the same flags give the same numbers on one machine, also on CUDA; on a CPU they always do.
 
-    Slower on CUDA, where it has not been measured. Call it before anything is computed.
+    It slows CUDA down by an amount that has not been measured. Call it before anything is computed.
     """
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it, PyTorch refuses matrix products on CUDA
     torch.backends.cudnn.benchmark = False  # it times algorithms, and which one wins varies
@@ -143,13 +143,16 @@ def make_deterministic() -> None:
 
 
 def place(model: ConvAE, device: torch.device, precision: str, compiled: bool = False) -> ConvAE:
-    """The network on the device, computing in the precision, in the layout its convolutions are fastest in."""
+    """Move the network to the device, with the given precision and the fastest memory layout for convolutions.
+
+    Raises InputError when the GPU has no bfloat16, or when there is no compiler for `compiled`.
+    """
     if device.type == "cuda":
         if precision == "bf16" and torch.cuda.get_device_capability(device) < (8, 0):
             raise InputError("--precision bf16: this GPU has no bfloat16 arithmetic (capability 8.0 or more); use fp32")
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()  # all batches have one size
     if compiled and not any(map(shutil.which, (os.environ.get("CXX") or "g++", "gcc", "clang", "cl"))):
-        raise InputError("--compile needs a C++ compiler, and none is here: install g++, or leave --compile out")
+        raise InputError("--compile needs a C++ compiler, and there is none: install g++, or leave --compile out")
     # PyTorch lets convolutions round to TF32 unless told otherwise, which moves every score; the memory stays float32
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
@@ -161,7 +164,7 @@ def place(model: ConvAE, device: torch.device, precision: str, compiled: bool = 
 
 
 def fold_batch_norms(model: ConvAE) -> ConvAE:
-    """A copy of a network in eval mode with each batch norm folded into the convolution before it: the same values."""
+    """A copy of a network in eval mode with each batch norm folded into the convolution before it; same output."""
     model = copy.deepcopy(model)
     for module in model.modules():
         if isinstance(module, nn.Sequential):
@@ -176,11 +179,11 @@ def fold_batch_norms(model: ConvAE) -> ConvAE:
 # Several processes ----------------------------------------------------------------------------------------------------
 
 
-_waiting: list[Any] = []  # of this process, the group in which others wait for long
+_waiting: list[Any] = []  # the group in which processes wait for a long time, if there are several
 
 
 def join_processes(device: torch.device) -> tuple[int, int]:
-    """Join the other processes when torchrun started this one. Returns this one's rank and how many there are."""
+    """Join the other processes if torchrun started this one. Returns its rank and the number of processes."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return 0, 1
     if device.type == "cuda":
@@ -194,7 +197,7 @@ def join_processes(device: torch.device) -> tuple[int, int]:
 
 
 def leave_processes() -> None:
-    """From here on this process is alone, so that none waits for what another does by itself."""
+    """From here on, this process works alone: no process waits for another."""
     if distributed.is_initialized():
         _waiting.clear()
         distributed.destroy_process_group()
@@ -210,7 +213,7 @@ def share_gradients(model: ConvAE, device: torch.device) -> nn.Module:
 
 @contextmanager
 def rank_zero_first() -> Iterator[None]:
-    """The block is run by rank 0, and by the others after it, when they find on disk what it made."""
+    """Run the block on rank 0 first; the other processes run it afterwards and find the files that rank 0 made."""
     if distributed.is_initialized() and distributed.get_rank() > 0:
         distributed.barrier(group=_waiting[0])
     yield
@@ -219,7 +222,7 @@ def rank_zero_first() -> Iterator[None]:
 
 
 def over_processes(values: Tensor, how: str) -> Tensor:
-    """The "max" or the "sum" of the values of all processes, of any shape; the same bits in each of them."""
+    """The "max" or the "sum" of values (...) over all processes, with the same bits in each of them."""
     if distributed.is_initialized():
         values = values.contiguous()
         distributed.all_reduce(values, distributed.ReduceOp.MAX if how == "max" else distributed.ReduceOp.SUM)

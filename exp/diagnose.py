@@ -1,13 +1,13 @@
-"""The memory of a run under the microscope: `python -m exp.diagnose RUN` shows which items win queries, and where.
+"""Inspect the memory of a run: `python -m exp.diagnose RUN` shows which items win queries, and where in the frame.
 
     memory.json                      all numbers below
-    figures/memory/wins.png          how many of the queries each item is nearest to
-    figures/memory/cosines.png       how alike the items are
+    figures/memory/wins.png          how many queries each item is nearest to
+    figures/memory/cosines.png       how similar the items are
     figures/memory/embedding.png     queries and items in two dimensions (t-SNE), coloured by item
     figures/memory/maps.png          where in the frame each item wins
 
-The queries are those of clips drawn at random from training and testing. All are matched with the items that training
-left; Evaluate.py goes on updating these while it scores, unless --memory_update is off.
+The queries come from clips drawn at random from the training and testing videos. They are matched with the items as
+they were after training, whereas Evaluate.py updates the items while it scores, unless --memory_update is off.
 """
 
 import argparse
@@ -35,15 +35,15 @@ from utils import InputError, Parser, progress, run_script, write_text
 
 SPLITS = ("training", "testing")
 DEAD = 0.001  # an item nearest to a smaller share of the training queries is dead
-COLLAPSED = 0.95  # two items with a higher cosine are one
-CONCENTRATED = 0.5  # a smaller share of the items does the work of all
+COLLAPSED = 0.95  # two items with a higher cosine have collapsed into one
+CONCENTRATED = 0.5  # a memory that effectively uses a smaller share of its items is concentrated
 
 
 @torch.inference_mode()
 def collect(model: ConvAE, items: Tensor, clips: Clips, count: int, queries: int, seed: int) -> Wins:
-    """What the queries of `count` clips choose, drawn at random; about `queries` of these are kept.
+    """The items that the queries of `count` random clips choose; about `queries` of the queries are kept.
 
-    model in eval mode and items (M, C) are on one device.
+    The model, in eval mode, and the items (M, C) must be on one device.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(len(clips), generator=generator)[:count].sort().values
@@ -73,21 +73,21 @@ def collect(model: ConvAE, items: Tensor, clips: Clips, count: int, queries: int
 
 
 def usual_item_share(counts: np.ndarray) -> float:
-    """The share of queries that are nearest to the item that wins most often at their position; counts: (M, h, w).
+    """The share of queries whose nearest item is the one that wins most often at their position; counts: (M, h, w).
 
-    1 where the position alone decides which item wins, whatever the frame shows there.
+    It is 1 when the position alone decides which item wins, whatever the frame shows.
     """
     return float(counts.max(axis=0).sum() / counts.sum())
 
 
 def effective_number(share: np.ndarray) -> float:
-    """How many items that win equally often have the same entropy: from 1 to M for (M,) whose sum is 1."""
+    """The number of equally frequent items with the same entropy (its exponential): 1 to M, for (M,) that sums to 1."""
     share = share[share > 0]
     return float(np.exp(-(share * np.log(share)).sum()))
 
 
 def diagnose(training: np.ndarray, cosines: np.ndarray) -> dict[str, Any]:
-    """What is wrong with a memory; training: (M,), each item's share of the training queries; cosines: (M, M)."""
+    """Find faults of a memory. training: (M,), each item's share of the training queries; cosines: (M, M), of items."""
     pairs = [(i, j) for i in range(len(cosines)) for j in range(i + 1, len(cosines)) if cosines[i, j] > COLLAPSED]
     return {
         "dead": np.flatnonzero(training < DEAD).tolist(),
@@ -97,7 +97,7 @@ def diagnose(training: np.ndarray, cosines: np.ndarray) -> dict[str, Any]:
 
 
 def verdict(found: dict[str, Any], training: np.ndarray, cosines: np.ndarray) -> list[str]:
-    """What `diagnose` found, as lines to read."""
+    """The findings of `diagnose` as lines of text."""
     lines, count = [], len(training)
     if found["dead"]:
         names = ", ".join(map(str, found["dead"]))
@@ -112,10 +112,10 @@ def verdict(found: dict[str, Any], training: np.ndarray, cosines: np.ndarray) ->
 
 
 def report_lines(items: Tensor, wins: dict[str, Wins], cosines: np.ndarray) -> list[str]:
-    """The numbers of a memory as lines to read: what was drawn, each item's share, and the verdict."""
+    """The numbers of a memory as lines of text: the clips, the share of each item, and the verdict."""
     drawn = " and ".join(f"{some.clips} of {some.of} {split} clips" for split, some in wins.items())
-    lines = [f"{len(items)} items of {items.shape[1]} values as training left them; queries of {drawn}"]
-    lines.append(f"{'item':>4}{'training':>12}{'testing':>12}   most alike")
+    lines = [f"{len(items)} items of {items.shape[1]} values after training; queries of {drawn}"]
+    lines.append(f"{'item':>4}{'training':>12}{'testing':>12}   most similar")
     others = cosines - 3 * np.eye(len(cosines))
     for item, other in enumerate(others.argmax(axis=1)):
         shares = "".join(f"{100 * wins[split].share[item]:>10.2f} %" for split in SPLITS)
@@ -150,15 +150,19 @@ def numbers(wins: dict[str, Wins], cosines: np.ndarray) -> dict[str, Any]:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = Parser(prog="python -m exp.diagnose", description="Which memory items a run uses, and where.")
-    parser.add_argument("run", type=Path, help="the directory of a run")
-    parser.add_argument("--dataset_path", help="the folder that holds data sets; that of the run if not given")
-    parser.add_argument("--output_dir", type=Path, help="where memory.json and figures go; the run if not given")
-    parser.add_argument("--clips", type=flags.positive_int, default=400, help="how many are drawn from each split")
-    parser.add_argument(
-        "--queries", type=flags.positive_int, default=1000, help="about how many of each split are drawn in the t-SNE"
+    parser = Parser(
+        prog="python -m exp.diagnose", description="Show which memory items a run uses, and where in the frame."
     )
-    parser.add_argument("--seed", type=flags.non_negative_int, default=0, help="for what is drawn, and for the t-SNE")
+    parser.add_argument("run", type=Path, help="the directory of a run")
+    parser.add_argument("--dataset_path", help="the folder that contains the data sets; that of the run if not given")
+    parser.add_argument("--output_dir", type=Path, help="where memory.json and figures go; the run if not given")
+    parser.add_argument("--clips", type=flags.positive_int, default=400, help="number of clips drawn from each split")
+    parser.add_argument(
+        "--queries", type=flags.positive_int, default=1000, help="approximate number of queries per split in the t-SNE"
+    )
+    parser.add_argument(
+        "--seed", type=flags.non_negative_int, default=0, help="seed of the drawn clips and of the t-SNE"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--figure_format", choices=flags.FIGURE_FORMATS, default="png", help="format of the figures")
     return parser.parse_args(arguments)
@@ -169,9 +173,9 @@ def main() -> None:
     flags_then = read_record(args.run).flags
     trained = load_trained(args.run, device=args.device)
     if not len(trained.items):
-        raise InputError(f"{args.run} was trained without a memory (--msize 0): there are no items to look at")
+        raise InputError(f"{args.run} was trained without a memory (--msize 0), so there are no items to inspect")
     dataset_path = args.dataset_path or flags_then["dataset_path"]
-    # few clips are read, so no cache of all frames is made for them
+    # only few clips are read, so no cache of all frames is made
     source, wins = Source(dataset_path, flags_then["dataset_type"], NO_CACHE, flags_then["bad_frames"]), {}
     for split in SPLITS:
         clips = open_split(source, split, trained.shape)

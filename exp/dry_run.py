@@ -1,4 +1,4 @@
-"""What Train.py and Evaluate.py say with --dry_run: what would be done, where, what would be removed, what is missing.
+"""The report of --dry_run: what Train.py or Evaluate.py would do and remove, where, and what is missing.
 
 Nothing is written, and no frame is decoded.
 """
@@ -29,7 +29,7 @@ from utils import InputError, named
 
 
 class Report:
-    """What would be done, a line for each thing, and what stands in the way of it."""
+    """Prints what would be done, one thing per line, and collects the problems."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
@@ -39,7 +39,7 @@ class Report:
 
     @contextlib.contextmanager
     def part(self) -> Iterator[None]:
-        """An InputError in this block is a problem, and the report goes on after the block."""
+        """An InputError in this block becomes a problem, and the report continues after the block."""
         try:
             yield
         except InputError as error:
@@ -47,7 +47,7 @@ class Report:
                 self.problems.append(str(error))
 
     def end(self, command: str) -> int:
-        """Say what is in the way, and return the exit status: 2 where something is, as without --dry_run."""
+        """Print the problems, and return the exit status: 2 if there are any, as without --dry_run."""
         for problem in self.problems:
             self.say("problem", problem)
         ends = "would fail" if self.problems else "can start"
@@ -56,7 +56,7 @@ class Report:
 
 
 def describe_training(args: argparse.Namespace, device: torch.device, processes: int) -> int:
-    """Say what Train.py would do with these flags. Returns the exit status."""
+    """Print what Train.py would do with these flags. Returns the exit status."""
     report, shape = Report(), vars(args)
     report.say("training", f"{args.method} on {args.dataset_type}, seed {args.seed}")
     with report.part():
@@ -87,10 +87,10 @@ def describe_training(args: argparse.Namespace, device: torch.device, processes:
 
 
 def describe_evaluation(args: argparse.Namespace, load: Callable[[], Trained], results: Sequence[str]) -> int:
-    """Say what Evaluate.py would do with these flags. Returns the exit status.
+    """Print what Evaluate.py would do with these flags. Returns the exit status.
 
-    load: gives the network or raises InputError. results: the patterns of what an evaluation writes, and removes of the
-    one before.
+    load: returns the network or raises InputError. results: patterns of the files that an evaluation writes; earlier
+    files that match them are removed.
     """
     report, trained = Report(), None
     with report.part():
@@ -103,7 +103,9 @@ def describe_evaluation(args: argparse.Namespace, load: Callable[[], Trained], r
         if args.video:
             with contextlib.closing(Watched(args.video, args.fps, args.patience, args.test_batch_size, 0)) as stream:
                 report.say("video", f"{stream.shown}, {stream.fps:g} frames per second")
-                report.say("results", f"{args.output_dir / 'watched' / stream.name}, numbered where that is there")
+                report.say(
+                    "results", f"{args.output_dir / 'watched' / stream.name}, with a number added if that exists"
+                )
         elif clips := _undecoded_clips(report, args, "testing", shape):
             report.say("data", _counted(clips))
             find_frames(args.frames or [], clips)
@@ -116,18 +118,18 @@ def describe_evaluation(args: argparse.Namespace, load: Callable[[], Trained], r
 
 
 def _undecoded_clips(report: Report, args: argparse.Namespace, split: str, shape: Mapping[str, Any]) -> Clips | None:
-    """The clips of a split; None where the synthetic data set is to be drawn first. Raises InputError."""
+    """The clips of a split; None when the synthetic data set must be generated first. Raises InputError."""
     if args.dataset_type == "synthetic" and not synthetic.is_there(args.dataset_path):
         size = synthetic.DEFAULT
         drawn = f"{size.train_videos} videos of {size.train_frames} frames, {size.test_videos} of {size.test_frames}"
-        report.say("data", f"{Path(args.dataset_path) / 'synthetic'} is drawn first: {drawn}")
+        report.say("data", f"{Path(args.dataset_path) / 'synthetic'} is generated first: {drawn}")
         return None
     return open_split(flags.source_of(args)._replace(cache=NO_CACHE, bad_frames="fail"), split, shape)
 
 
 def _say_truth(report: Report, args: argparse.Namespace) -> None:
-    """Which labels and masks the metrics would be of. Raises InputError where the labels do not fit."""
-    videos = split_videos(args.dataset_path, args.dataset_type, "testing")  # those without a clip too
+    """Print which labels and masks the metrics would use. Raises InputError when the labels do not fit."""
+    videos = split_videos(args.dataset_path, args.dataset_type, "testing")  # including videos shorter than a clip
     labels = frame_labels(args.dataset_path, args.dataset_type, videos, args.avenue_labels, seconds_at(args.fps))
     if labels is None:
         report.say("labels", "none, so there are scores but no AUC")
@@ -146,7 +148,7 @@ def _say_truth(report: Report, args: argparse.Namespace) -> None:
 
 def _say_removed(report: Report, paths: Sequence[Path]) -> None:
     if paths:
-        report.say("removed", f"{len(paths)} files that are there: {named([path.name for path in paths])}")
+        report.say("removed", f"{len(paths)} existing files: {named([path.name for path in paths])}")
 
 
 def _network(shape: Mapping[str, Any]) -> str:
@@ -162,10 +164,10 @@ def _network(shape: Mapping[str, Any]) -> str:
 
 
 def _counted(clips: Clips) -> str:
-    return f"{len(clips.videos)} videos, {len(clips)} clips, of {clips.videos[0].directory.parent}"
+    return f"{len(clips.videos)} videos, {len(clips)} clips, in {clips.videos[0].directory.parent}"
 
 
 def _usual_shape(args: argparse.Namespace) -> dict[str, Any]:
-    """The shape that flags and defaults give, where no model says it."""
+    """The shape according to flags and defaults, when there is no model."""
     shape = flags.defaults(args.method or "pred", args.dataset_type)
     return {**shape, **{name: value for name, value in vars(args).items() if name in shape and value is not None}}

@@ -1,4 +1,4 @@
-"""How much memory training or scoring takes at least, so that what cannot fit is refused before it is tried."""
+"""A lower bound on the memory for training or scoring, so that settings that cannot fit are refused at once."""
 
 from __future__ import annotations
 
@@ -13,30 +13,33 @@ from torch import Tensor, nn
 from exp.checkpoints import build_model
 from utils import InputError
 
-CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
+CGROUP_LIMITS = (
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)  # the limits of a container
 
 
 def check_memory(shape: Mapping[str, Any], batch_size: int, device: torch.device, training: bool) -> None:
-    """Raise InputError where a batch of this many clips needs more memory than the device has.
+    """Raise InputError when a batch of this many clips needs more memory than the device has.
 
-    shape: a dict by the names of exp.checkpoints.SHAPE. What is counted is needed for certain, so nothing that could
-    work is refused; what passes may still run out of memory.
+    shape: a dict with the names in exp.checkpoints.SHAPE. Only memory that is certainly needed is counted, so nothing
+    that could work is refused; what passes may still run out of memory.
     """
     there = memory_of(device)
     needed = least_memory(shape, batch_size, training)
     if there and needed > there:
         flags = " ".join(f"--{name} {shape[name]}" for name in ("h", "w", "msize", "fdim"))
         raise InputError(
-            f"{flags} with {batch_size} clips at once need {needed / 2**30:,.0f} GiB of memory or more, and there are"
-            f" {there / 2**30:,.0f} GiB: take smaller ones"
+            f"{flags} with {batch_size} clips at once need at least {needed / 2**30:,.0f} GiB of memory, and there are"
+            f" {there / 2**30:,.0f} GiB: give smaller values"
         )
 
 
 def least_memory(shape: Mapping[str, Any], batch_size: int, training: bool) -> float:
-    """Bytes that are needed at least; infinite for sizes beyond what any tensor can have.
+    """The number of bytes needed at least; infinite for sizes that no tensor can have.
 
-    Training keeps the weights, their gradients and Adam's two averages, and what each convolution of the encoder gave;
-    scoring keeps the weights and what one convolution gave. What convolutions give may be in 16 bits.
+    Training keeps the weights, their gradients, Adam's two averages, and the output of each convolution of the encoder.
+    Scoring keeps the weights and the output of one convolution. Outputs of convolutions may have 16 bits.
     """
     given: list[int] = []
 
@@ -53,7 +56,7 @@ def least_memory(shape: Mapping[str, Any], batch_size: int, training: bool) -> f
             model.encoder(frames)
             queries = batch_size * (shape["h"] // 8) * (shape["w"] // 8)
         weights = sum(parameter.numel() for parameter in model.parameters())
-        matching = queries * shape["msize"]  # of each query with each item
+        matching = queries * shape["msize"]  # one value per query and item
         items = shape["msize"] * shape["fdim"]
         kept = 4 * weights + items + 2 * matching if training else weights + items + matching
         activations = sum(given) if training else max(given)
@@ -63,7 +66,7 @@ def least_memory(shape: Mapping[str, Any], batch_size: int, training: bool) -> f
 
 
 def memory_of(device: torch.device) -> int:
-    """Bytes of memory that a device has, or that a container may use; 0 where the system does not say."""
+    """The bytes of memory that a device has, or that a container may use; 0 if the system does not say."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     if not hasattr(os, "sysconf"):  # Windows

@@ -1,4 +1,4 @@
-"""What an epoch of training measures, and how it is shown: losses, memory items that were chosen, time to go."""
+"""Measuring and showing an epoch of training: losses, chosen memory items, remaining time."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -12,30 +12,30 @@ from exp.flags import ANY_DATASET, DATASETS
 from model import memory
 from utils import InputError, duration, progress
 
-ESTIMATED_AFTER = 20  # steps, the time of a training is estimated
-SMALL_TAKES = 0.1  # of the time at 256x256, a training at 64x64 on a CPU (exp/README.md, Speed)
+ESTIMATED_AFTER = 20  # steps after which the training time is estimated
+SMALL_TAKES = 0.1  # the time of training at 64x64 relative to 256x256, on a CPU (exp/README.md, Speed)
 NAMES = ("pixel", "compactness", "separateness", "loss")
 
 
 class Meter:
-    """Sums over the steps of an epoch, kept on the device: reading a value makes the CPU wait for the GPU."""
+    """Sums over the steps of an epoch, kept on the device, since reading a value makes the CPU wait for the GPU."""
 
     def __init__(self, items: Tensor) -> None:
-        self.steps = 0  # that were read
+        self.steps = 0  # number of steps whose losses were read
         self.unread: list[Tensor] = []  # the losses of the steps since then, (4,) each
         self.total = torch.zeros(len(NAMES), dtype=torch.float64)
         self.wins = torch.zeros(len(items), dtype=torch.int64, device=items.device)
 
     def add(self, losses: Tensor, queries: Tensor, items: Tensor) -> None:
-        """Take a step: losses (4,) in the order of NAMES, queries (K, C) and the items (M, C) that they chose from."""
+        """Add a step: losses (4,) in the order of NAMES, queries (K, C) and the items (M, C) that they matched."""
         self.unread.append(losses)
         if not len(items):
             return
         self.wins += (memory.nearest(queries, items) == torch.arange(len(items), device=items.device)).sum(dim=0)
 
     def read(self) -> None:
-        """Take the losses since the last time to the CPU; several processes take part. Raises InputError at a loss
-        that is not finite."""
+        """Move the losses since the last call to the CPU; all processes must call it. Raises InputError when a loss is
+        not finite."""
         losses = gather(torch.stack(self.unread)[None]).mean(dim=0).cpu().double()  # (steps, 4), means over processes
         self.unread.clear()
         if not losses.isfinite().all():
@@ -45,13 +45,13 @@ class Meter:
         self.total += losses.sum(dim=0)
 
     def losses(self) -> dict[str, float]:
-        """The mean losses of the steps that were read."""
+        """The mean losses of the steps read so far."""
         return dict(zip(NAMES, (self.total / self.steps).tolist(), strict=True))
 
     def metrics(self, items: Tensor) -> dict[str, Any]:
-        """The mean losses, how many queries each item was nearest to, and the range of the cosines between items.
+        """The mean losses, the number of queries nearest to each item, and the range of the cosines between items.
 
-        Both are empty lists without a memory.
+        Without a memory, the last two are empty lists.
         """
         cosines = memory.similarity(items, items).cpu()[~torch.eye(len(items), dtype=torch.bool)]
         return {
@@ -62,9 +62,9 @@ class Meter:
 
 
 class EpochProgress:
-    """Shows how an epoch goes on: a bar, and once, by `say` where it is given, the seconds that the epoch will take.
+    """Shows the progress of an epoch as a bar, and calls `say` once, if given, with the estimated seconds per epoch.
 
-    Called with the number of steps that are done and the mean losses so far.
+    Call it with the number of finished steps and the mean losses so far.
     """
 
     def __init__(self, name: str, steps: int, shown: bool, say: Callable[[float], None] | None) -> None:
@@ -86,10 +86,10 @@ class EpochProgress:
 
 
 def training_time(seconds: float, epochs: int, args: Mapping[str, Any], device: torch.device) -> list[str]:
-    """How long so many epochs take, each these seconds, for people; args: the flags of Train.py."""
+    """Lines that say how long so many epochs of so many seconds take; args: the flags of Train.py."""
     lines = [f"an epoch takes about {duration(seconds)} here, {epochs} take {duration(seconds * epochs)}"]
     usual = (args["h"], args["w"]) == (ANY_DATASET["h"], ANY_DATASET["w"])
     if device.type == "cpu" and usual and args["dataset_type"] not in DATASETS:
         small = duration(seconds * epochs * SMALL_TAKES)
-        lines.append(f"    with --h 64 --w 64 they take roughly {small} on this CPU; Ctrl-C ends this training")
+        lines.append(f"    with --h 64 --w 64 they take roughly {small} on this CPU; Ctrl-C stops this training")
     return lines

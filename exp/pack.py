@@ -1,11 +1,11 @@
-"""Trained weights that come with the repository: `python -m exp.pack RUN NAME` packs the last epoch of a run.
+"""Pack trained weights into the repository: `python -m exp.pack RUN NAME` packs the last epoch of a run.
 
     exp/weights/<name>/
-        model.pth        the network, its weights in half precision
+        model.pth        the network, with the weights of convolutions in half precision
         m_items.pt       its memory items
-        calibration.pt   what thresholds come from
-        metrics.json     what Evaluate.py gives with these files, and the run they are from
-        SHA256SUMS       of the files above, as sha256sum writes it
+        calibration.pt   its calibration, for thresholds
+        metrics.json     the evaluation of these files, and the run that they come from
+        SHA256SUMS       checksums of the files above, in the format of sha256sum
 
 `python Evaluate.py --weights NAME` evaluates them on their data set.
 """
@@ -36,27 +36,29 @@ def sha256(path: Path) -> str:
 
 
 def find_weights(name: str) -> tuple[Path, dict[str, Any]]:
-    """The folder of the weights of that name, and its metrics.json as a dict. Raises InputError: none, or damaged."""
+    """The folder of the named weights, and its metrics.json as a dict. Raises InputError if missing or damaged."""
     there = sorted(path.parent.name for path in FOLDER.glob(f"*/{SUMS}"))
     if name not in there:
-        raise InputError(f"--weights {name}: no such weights in {FOLDER}, which holds {', '.join(there) or 'none'}")
+        raise InputError(f"--weights {name}: no such weights in {FOLDER}; there are {', '.join(there) or 'none'}")
     directory = FOLDER / name
     with reading(directory / SUMS):
         lines = (directory / SUMS).read_text(encoding="utf-8").splitlines()
     sums = {file: checksum for checksum, _, file in (line.partition("  ") for line in lines)}
     for file in FILES:
         if not (directory / file).is_file() or sha256(directory / file) != sums.get(file):
-            raise InputError(f"{directory / file} is not the file that was packed: fetch the repository's again")
+            raise InputError(f"{directory / file} is not the file that was packed: restore it from the repository")
     about = read_json(directory / "metrics.json")
     if not isinstance(about, dict) or not {"dataset_type", "method"} <= about.keys():
-        raise InputError(f"{directory / 'metrics.json'} does not say what the weights are of: pack them again")
+        raise InputError(
+            f"{directory / 'metrics.json'} does not name the data set and method of the weights: pack them again"
+        )
     return directory, about
 
 
 def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict with the weights of convolutions in half precision; the rest is small, and some of it wide-ranging.
+    """A state dict with the weights of convolutions in half precision; other values are few, and some are large.
 
-    Raises InputError where half precision, up to 65504, does not reach.
+    Raises InputError when a weight exceeds 65504, the limit of half precision.
     """
     weights = {name: value.half() if value.ndim > 1 else value for name, value in weights.items()}
     for name, value in weights.items():
@@ -66,16 +68,19 @@ def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def pack(run: Path, name: str, *flags: object) -> tuple[Path, dict[str, Any]]:
-    """Pack the last epoch of a run to FOLDER / name, which appears whole or not at all; flags go to Evaluate.py.
+    """Pack the last epoch of a run into FOLDER / name, which appears complete or not at all; flags go to Evaluate.py.
 
-    Returns the folder and its metrics.json as a dict. Raises InputError.
+    Returns the folder and its metrics.json as a dict. Raises InputError when the name is taken or not allowed, when a
+    file of the run is missing or damaged, or when the evaluation gives no AUC.
     """
     directory = FOLDER / name
     if not name or directory.parent != FOLDER or directory.exists():
         raise InputError(f"{directory} cannot be made: give a new name, or remove the weights of that name first")
     record = read_record(run)
     if not isinstance(record.flags.get("dataset_type"), str):
-        raise InputError(f"{run / 'flags.json'} names no dataset_type: nothing says what to evaluate the weights on")
+        raise InputError(
+            f"{run / 'flags.json'} names no dataset_type, so there is no data set to evaluate the weights on"
+        )
     _, items, shape = load_model(run / "model.pth", run / "m_items.pt", dict.fromkeys(SHAPE))
     calibration.load(run / "model.pth", items)
     model = load_file(run / "model.pth", "model")
@@ -95,9 +100,7 @@ def pack(run: Path, name: str, *flags: object) -> tuple[Path, dict[str, Any]]:
         flags_of_run = {flag: value for flag, value in record.flags.items() if flag not in FREE}
         evaluation = read_json(results / "evaluation.json")
         if evaluation["auc"] is None:
-            raise InputError(
-                f"{evaluation['dataset_type']} has no labels of both classes: there is no AUC to pack with"
-            )
+            raise InputError(f"{evaluation['dataset_type']} has no labels of both classes, so there is no AUC to pack")
         del evaluation["model"]  # a path of this machine
         metrics = {"method": shape["method"], **evaluation, "trained": {"flags": flags_of_run, "starts": record.starts}}
         with writing(directory):
@@ -110,15 +113,15 @@ def pack(run: Path, name: str, *flags: object) -> tuple[Path, dict[str, Any]]:
 
 
 def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")  # the same bytes, and sums, on every system
+    path.write_text(text, encoding="utf-8", newline="\n")  # the same bytes and checksums on every system
 
 
 def main() -> None:
-    parser = Parser(description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m exp.pack", description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="the directory of a finished run: exp/<dataset>/<method>/<run>")
-    parser.add_argument("name", help="the weights are packed to exp/weights/NAME")
-    parser.add_argument("--dataset_path", default="./dataset", help="the folder that holds data sets")
-    parser.add_argument("--cache_dir", help="where decoded frames are kept; beside the data if not given")
+    parser.add_argument("name", help="the weights are packed into exp/weights/NAME")
+    parser.add_argument("--dataset_path", default="./dataset", help="the folder that contains the data sets")
+    parser.add_argument("--cache_dir", help="where to keep decoded frames; beside the data if not given")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     args = parser.parse_args()
     passed_on = ("dataset_path", "cache_dir", "device")

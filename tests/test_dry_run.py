@@ -82,7 +82,7 @@ def test_all_that_is_in_the_way_of_a_training_is_said(dataset, capsys):
 
 def test_the_synthetic_data_set_is_not_drawn(capsys):
     said, status = dry(Train, capsys)
-    assert status == 0 and "is drawn first" in said["data"][0]
+    assert status == 0 and "is generated first" in said["data"][0]
 
 
 def test_what_would_be_evaluated(dataset, capsys):
