@@ -1,4 +1,4 @@
-"""The official archives: where each keeps its videos and ground truth, and how much there should be of them."""
+"""The official archives: where each keeps its videos and ground truth, and how many there should be."""
 
 import re
 from pathlib import Path
@@ -8,8 +8,8 @@ from scipy.io import loadmat
 
 from data.labels import built_in_labels
 
-# Where an archive keeps things: what an entry is called there (its group is the video's name) and in which folder.
-# The whole name must match, which leaves out Test001_gt, ._01.avi and other company.
+# Where an archive keeps things: a pattern for names of entries, whose group is the name of the video, and the folders.
+# The complete name must match, which excludes Test001_gt, ._01.avi and the like.
 LAYOUTS: dict[str, dict[str, tuple[str, ...]]] = {
     "ped2": {
         "training": (r"Train0(\d\d)", "UCSDped2/Train"),
@@ -33,9 +33,9 @@ TRAINING_COUNTS = {"ped2": (16, 2550), "avenue": (16, 15328), "shanghai": (330, 
 
 
 def find_entries(source: Path, pattern: str, *folders: str) -> dict[str, Path]:
-    """Entries of an archive: {video name: path}, of the first of the folders that holds any; {} when none does.
+    """The entries of an archive, {video name: path}, in the first of the folders that has any; {} if none has.
 
-    A folder is looked for in source, up to two levels above it (source may be a part of the archive) and three below.
+    A folder is searched for in source, up to two levels above it (source may be a part of the archive) and three below.
     """
     for folder in folders:
         places = [base / folder for base in (source, source.parent, source.parent.parent)]
@@ -50,26 +50,26 @@ def find_entries(source: Path, pattern: str, *folders: str) -> dict[str, Path]:
 
 
 def official(dataset_type: str, split: str) -> tuple[int, int, dict[str, int | None]]:
-    """What a split of an official data set holds: (videos, frames, {name: frames, or None where not known})."""
+    """The content of a split of an official data set: (videos, frames, {name: frames, or None if unknown})."""
     if split == "testing":
         lengths: dict[str, int | None] = {name: len(labels) for name, labels in built_in_labels(dataset_type).items()}
         return len(lengths), sum(map(len, built_in_labels(dataset_type).values())), lengths
     videos, frames = TRAINING_COUNTS[dataset_type]
-    numbered = dataset_type != "shanghai"  # whose training videos are named by scene, and not listed here
+    numbered = dataset_type != "shanghai"  # its training videos are named by scene and are not listed here
     return videos, frames, {f"{number:02}": None for number in range(1, videos + 1)} if numbered else {}
 
 
 def differences(split: str, found: dict[str, int], dataset_type: str) -> list[str]:
-    """Differences between {video name: frames} on disk and the official data set, a line each."""
+    """The differences between {video name: frames} on disk and the official data set, a line each."""
     videos, frames, lengths = official(dataset_type, split)
     problems = []
     if missing := [name for name in lengths if name not in found]:
         problems.append(f"missing in {split}: {', '.join(missing)}")
     if lengths and (others := [name for name in found if name not in lengths]):
-        problems.append(f"not of this data set, in {split}: {', '.join(others)}")
+        problems.append(f"not part of this data set, in {split}: {', '.join(others)}")
     for name, length in lengths.items():
         if length and found.get(name, length) != length:
-            problems.append(f"{split} video {name} has {found[name]} frames, officially {length}")
+            problems.append(f"{split} video {name} has {found[name]} frames, but officially {length}")
     if not problems and (len(found), sum(found.values())) != (videos, frames):
         problems.append(f"{split} does not have its {videos} videos and {frames} frames")
     return problems
@@ -79,7 +79,7 @@ def read_truth(dataset_type: str, name: str, path: Path) -> dict[str, np.ndarray
     """The ground truth in one file of an archive: {official video name: (frames,) of 0 and 1}."""
     if dataset_type == "shanghai":
         return {name: np.load(path, allow_pickle=False)}
-    if dataset_type == "avenue":  # a pixel mask a frame, in files 1_label.mat, 2_label.mat, ...
+    if dataset_type == "avenue":  # a pixel mask per frame, in files 1_label.mat, 2_label.mat, ...
         return {name.zfill(2): np.array([mask.any() for mask in loadmat(path)["volLabel"].ravel()])}
     labels = {video: np.zeros_like(values) for video, values in built_in_labels(dataset_type).items()}
     # one line per video, `TestVideoFile{end+1}.gt_frame = [61:180];`, frames counted from 1
@@ -92,7 +92,8 @@ def read_truth(dataset_type: str, name: str, path: Path) -> dict[str, np.ndarray
 def check_truth(dataset_type: str, source: Path) -> list[str]:
     """Compare the ground truth in an archive with the built-in labels and print how they agree.
 
-    Avenue's is pixel masks, so the labels made from masks are what it is compared with. Returns lines of what failed.
+    Avenue's ground truth is pixel masks, so it is compared with the labels made from masks. Returns what failed, a line
+    each.
     """
     known = built_in_labels(dataset_type, "masks")
     shipped: dict[str, np.ndarray] = {}
@@ -109,13 +110,12 @@ def check_truth(dataset_type: str, source: Path) -> list[str]:
         differing = np.count_nonzero(labels[:frames] != builtin[:frames])
         if differing or len(labels) != len(builtin):
             lengths = f"{len(labels)} frames in the archive, {len(builtin)} built in"
-            print(f"ground truth of {name}: {differing} frames unlike the built-in labels ({lengths})")
+            print(f"ground truth of {name}: {differing} frames differ from the built-in labels ({lengths})")
         else:
             agreeing += 1
     if shipped:
-        print(
-            f"ground truth: {agreeing} of the {len(shipped)} videos labelled in the archive agree with what is built in"
-        )
+        labelled = f"{agreeing} of the {len(shipped)} videos labelled in the archive"
+        print(f"ground truth: {labelled} agree with the built-in labels")
     else:
-        print("ground truth: none in the archive, so the built-in labels are not compared")
+        print("ground truth: there is none in the archive, so the built-in labels are not compared")
     return failures

@@ -1,13 +1,15 @@
-"""Frames decoded once and kept: a split is one memory-mapped 8-bit array, shared by workers and processes.
+"""A cache of decoded frames: a split is one memory-mapped 8-bit array, shared by workers and processes.
 
     <dataset_path>/<dataset_type>/.decoded/<split>-<height>x<width>x<channels>-<key>.npy     uint8 (N, c, H, W)
 
-The key is a digest of what the frames are (names, sizes, times) and of how they are decoded, so a changed data set gets
-another file. A cache is written under a temporary name and renamed when whole: a kill never leaves half of one.
-In a folder the user names, the file's name starts with the data set's and a digest of its path: several can share it.
+The key is a digest of the frames (names, sizes, times) and of how they are decoded, so that a changed data set gets
+another file. A cache is written under a temporary name and renamed when complete, so that a kill never leaves a part of
+one. With --cache_dir, the name of the file starts with the name of the data set and a digest of its path, so that
+several data sets can share the folder.
 
-Whoever uses a cache holds a shared lock on its file, whoever writes one an exclusive lock on the temporary file. Locks
-end with their process, so a file that can be locked is in nobody's use, and only such files are removed.
+A process that uses a cache holds a shared lock on its file; a process that writes one holds an exclusive lock on the
+temporary file. Locks end with their process, so a file that can be locked is not in use, and only such files are
+removed.
 """
 
 import contextlib
@@ -34,17 +36,17 @@ from utils import InputError, one_line, progress, reading, reason
 
 try:
     import fcntl
-except ImportError:  # Windows, which removes no file that is open
+except ImportError:  # Windows, which does not remove open files
     fcntl = None  # type: ignore[assignment]  # a module or nothing
 
-VERSION = 2  # of the cache's layout and of how frames are decoded; another version is another key
+VERSION = 2  # of the cache's layout and of the decoding; another version gives another key
 DECODED_AT_ONCE = 256  # frames in memory while a cache is written
 
 
 class Cache(NamedTuple):
-    """Whether decoded frames are kept, and where."""
+    """Whether decoded frames are cached, and where."""
 
-    folder: Path | None = None  # None: a hidden one beside the data
+    folder: Path | None = None  # None: a hidden folder beside the data
     is_on: bool = True
 
 
@@ -52,7 +54,7 @@ KEPT, NO_CACHE = Cache(), Cache(is_on=False)
 
 
 class DecodedFrames:
-    """All frames of some videos as one array that decodes on access: frames[i:j] is uint8 (j - i, c, H, W)."""
+    """All frames of some videos as an array that decodes on access: frames[i:j] is uint8 (j - i, c, H, W)."""
 
     def __init__(self, videos: Sequence[Video], height: int, width: int, channels: int):
         self.videos = videos
@@ -69,10 +71,10 @@ class DecodedFrames:
 
 
 class CachedFrames:
-    """The same, read from a cache file, which is mapped at once and stays where it is while this object lives.
+    """The same, read from a memory-mapped cache file, which is not removed while this object exists.
 
-    A copy sent to another process maps the file again, so this pickles as a path. Raises OSError or ValueError where
-    no file of frames is.
+    It is pickled as a path, and a copy in another process maps the file again. Raises OSError or ValueError when the
+    file is not a cache.
     """
 
     def __init__(self, path: Path):
@@ -81,7 +83,7 @@ class CachedFrames:
         self.shape = self.array.shape
 
     def _open(self) -> None:
-        self.file = open(self.path, "rb")  # noqa: SIM115  # its lock is held while this object lives
+        self.file = open(self.path, "rb")  # noqa: SIM115  # its lock is held while this object exists
         _lock(self.file, shared=True)
         if not os.path.samestat(os.fstat(self.file.fileno()), os.stat(self.path)):
             raise FileNotFoundError(errno.ENOENT, "replaced while it was opened", str(self.path))
@@ -100,21 +102,21 @@ class CachedFrames:
 
 
 def _lock(file: IO[bytes], shared: bool = False) -> bool:
-    """Lock a file until it is closed. Returns whether that worked: an exclusive lock is refused while others use it."""
+    """Lock a file until it is closed. Returns whether it is locked: while others use it, an exclusive lock fails."""
     if fcntl is None:
         return True
     try:
         fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # in use, or on a disk without locks
+    except OSError:  # in use, or on a file system without locks
         return False
     return True
 
 
 def fingerprint(videos: Sequence[Video], height: int, width: int, channels: int) -> str:
-    """The key of a cache: a digest of the frames' names, sizes and times and of what decodes them.
+    """The key of a cache: a digest of the frames' names, sizes and times, and of the versions of the decoders.
 
-    The time of the last change of a file's entry (ctime) is among them: unlike the time of its content it cannot be
-    set, so frames replaced by others of the same names, sizes and times give another key.
+    The times include ctime, which unlike mtime cannot be set. So frames that are replaced by others with the same
+    names, sizes and times give another key.
     """
     decoders = f"{VERSION} {cv2.__version__} {simplejpeg.__version__}"
     digest = hashlib.sha256(f"{decoders} {height}x{width}x{channels}".encode())
@@ -127,7 +129,9 @@ def fingerprint(videos: Sequence[Video], height: int, width: int, channels: int)
                 stat = entries[name].stat()
             except (KeyError, FileNotFoundError) as error:
                 path = video.directory / name
-                raise FrameError(f"no frame {path} (any more): start again when the data set is still") from error
+                raise FrameError(
+                    f"frame {path} has disappeared: start again when the data set no longer changes"
+                ) from error
             except OSError as error:
                 raise FrameError(f"cannot read frame {video.directory / name}: {reason(error)}") from error
             what = f"{video.name}/{name} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\n"
@@ -136,10 +140,10 @@ def fingerprint(videos: Sequence[Video], height: int, width: int, channels: int)
 
 
 def content_digest(videos: Sequence[Video]) -> str:
-    """What a run can remember of its data: equal for a copy elsewhere, different for other videos or other frames.
+    """A digest by which a run recognises its data: the same for a copy elsewhere, different for other frames.
 
-    A digest of the frames' names and sizes, and of the bytes of the first, middle and last frame of each video. Raises
-    InputError where a frame cannot be read.
+    It covers the frames' names and sizes, and the bytes of the first, middle and last frame of each video. Raises
+    InputError when a frame cannot be read.
     """
     digest = hashlib.sha256()
     for video in videos:
@@ -154,10 +158,10 @@ def content_digest(videos: Sequence[Video]) -> str:
 
 
 def decode_all(videos: Sequence[Video], height: int, width: int, channels: int) -> Generator[np.ndarray, None, None]:
-    """Every frame in order, uint8 (c, H, W), decoded by all cores with a progress bar; few are in memory at a time."""
+    """Every frame in order, uint8 (c, H, W), decoded on all cores with a progress bar; few are in memory at once."""
     paths = (video.path(i) for video in videos for i in range(len(video.frames)))
     total = sum(len(video.frames) for video in videos)
-    # the decoders release the interpreter, so threads are as fast as processes
+    # the decoders release the interpreter lock, so threads are as fast as processes
     with ThreadPoolExecutor() as pool, progress("decoding", "frame", total=total) as bar:
         while some := list(itertools.islice(paths, DECODED_AT_ONCE)):
             for frame in pool.map(lambda path: decode(path, height, width, channels), some):
@@ -166,25 +170,27 @@ def decode_all(videos: Sequence[Video], height: int, width: int, channels: int) 
 
 
 def _build(path: Path, key: str, decoded: DecodedFrames) -> None:
-    """Write the cache file. Raises OSError when the disk is full or read-only; leaves nothing half-written."""
+    """Write the cache file, completely or not at all. Raises OSError when the disk is full or read-only."""
     needed, free = int(np.prod(decoded.shape, dtype=object)), shutil.disk_usage(path.parent).free
     if needed > 0.95 * free:
-        raise OSError(errno.ENOSPC, f"it takes {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free")
-    temporary = path.with_suffix(f".{secrets.token_hex(4)}.part")  # others may be at it too: the last one's stays
+        raise OSError(errno.ENOSPC, f"it needs {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free")
+    temporary = path.with_suffix(
+        f".{secrets.token_hex(4)}.part"
+    )  # other processes may write it too: the last one is kept
     try:
         frames = decode_all(decoded.videos, *decoded.size)
         with open(temporary, "wb") as file, contextlib.closing(frames):  # so that an error ends the progress bar first
             _lock(file)
             header = {"descr": "|u1", "fortran_order": False, "shape": decoded.shape}
             np.lib.format.write_array_header_1_0(file, header)
-            # written, not stored into a map: a disk that fills is then an error here and not a dead process
+            # written, not stored into a map, so that a full disk raises an error and does not kill the process
             for frame in frames:
                 file.write(frame.data)
             file.flush()
             os.fsync(file.fileno())
             if fingerprint(decoded.videos, *decoded.size) != key:
                 place = decoded.videos[0].directory.parent
-                raise FrameError(f"frames changed below {place} while they were read: start again")
+                raise FrameError(f"frames in {place} changed while they were read: start again")
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -194,15 +200,15 @@ def _remove_unused(folder: Path, prefix: str, suffix: str, keep: Path | None = N
     """Remove the files of a folder named <prefix>...<suffix> that no process has locked, except `keep`."""
     for path in folder.iterdir():
         if path.name.startswith(prefix) and path.suffix == suffix and path != keep:
-            with contextlib.suppress(OSError), open(path, "r+b") as file:  # gone already, or in use on Windows
-                # an empty one has just been made, and its process is about to lock it
+            with contextlib.suppress(OSError), open(path, "r+b") as file:  # already removed, or in use on Windows
+                # an empty file has just been made, and its process is about to lock it
                 if path.stat().st_size and _lock(file):
                     path.unlink()
 
 
 def _open_cache(path: Path, shape: tuple[int, ...]) -> CachedFrames | None:
-    """The frames in a cache file, or None where no file is there that holds frames of this shape."""
-    # all but the first say that the file is no array, or shorter than its header promises
+    """The frames in a cache file, or None if there is no file with frames of this shape."""
+    # raised when the file is not an array, or is shorter than its header says
     damaged = (ValueError, TypeError, OverflowError, RecursionError, SyntaxError, tokenize.TokenError)
     with contextlib.suppress(FileNotFoundError, *damaged):
         frames = CachedFrames(path)
@@ -214,9 +220,9 @@ def _open_cache(path: Path, shape: tuple[int, ...]) -> CachedFrames | None:
 def open_frames(
     videos: Sequence[Video], split: str, height: int, width: int, channels: int, cache: Cache = KEPT
 ) -> DecodedFrames | CachedFrames:
-    """The frames of all videos, one after the other: an object with shape (N, c, H, W) whose slices are uint8 arrays.
+    """The frames of all videos, one after another: an object with shape (N, c, H, W) whose slices are uint8 arrays.
 
-    Without a cache, or where its folder cannot be written, frames are decoded at each access. Raises FrameError for a
+    Without a cache, or if its folder cannot be written, frames are decoded at each access. Raises FrameError for a
     frame that cannot be decoded.
     """
     decoded = DecodedFrames(videos, height, width, channels)
@@ -225,7 +231,7 @@ def open_frames(
     beside_data = videos[0].directory.parents[2] / ".decoded"
     folder = cache.folder or beside_data
     prefix = f"{split}-{height}x{width}x{channels}-"
-    if folder != beside_data:  # it may serve other data sets, whose frames may have the same names, sizes and times
+    if folder != beside_data:  # other data sets may share it, with frames of the same names, sizes and times
         dataset = beside_data.parent.resolve()
         prefix = f"{dataset.name}-{hashlib.sha256(os.fsencode(dataset)).hexdigest()[:8]}-{prefix}"
     key = fingerprint(videos, height, width, channels)
@@ -234,10 +240,10 @@ def open_frames(
         frames = _open_cache(path, decoded.shape)
         if frames is None:
             folder.mkdir(parents=True, exist_ok=True)
-            _remove_unused(folder, prefix, ".part")  # of dead builds; first, for their space may be needed
+            _remove_unused(folder, prefix, ".part")  # left by killed processes; first, since their space may be needed
             _build(path, key, decoded)
             frames = CachedFrames(path)
-            _remove_unused(folder, prefix, ".npy", keep=path)  # earlier ones of this split and size
+            _remove_unused(folder, prefix, ".npy", keep=path)  # earlier caches of this split and size
         return frames
     except OSError as error:
         why = one_line(f"no cache in {folder} ({reason(error)})")
@@ -246,9 +252,9 @@ def open_frames(
 
 
 def without_bad_videos(videos: Sequence[Video], height: int, width: int, channels: int) -> list[Video]:
-    """The videos whose frames can all be decoded; the others are named in a warning (for --bad_frames skip).
+    """The videos whose frames can all be decoded; a warning names the others (for --bad_frames skip).
 
-    Raises InputError when none is left.
+    Raises InputError when no video is left.
     """
     good = []
     for video in videos:

@@ -1,12 +1,12 @@
-"""The doctor of a data set: what is there, and what is wrong with it.
+"""The doctor of a data set: reports what it contains and what is wrong with it.
 
     python -m data.check DATASET [--dataset_path ./dataset]     DATASET: a --dataset_type, or the path of its folder
 
-Every frame and every pixel mask is decoded. Prints what each split holds and how many frames are labelled abnormal,
-then one line per finding, worst first: an error stops Train.py or Evaluate.py, a warning makes what they give worth
-less, a note is good to know. The last line says what was checked for training and for evaluation, and whether that
-stops them.
-Exit status: 0 nothing found that stops either, 1 training or evaluation would fail, 2 wrong command, 130 Ctrl-C.
+Every frame and every pixel mask is decoded. Prints the content of each split and how many frames are labelled abnormal,
+then one line per finding, worst first. An error makes Train.py or Evaluate.py fail, a warning means that their results
+may be misleading, and a note is good to know. The last line says what was checked for training and for evaluation, and
+whether they would fail.
+Exit status: 0 neither would fail, 1 training or evaluation would fail, 2 wrong command, 130 stopped by Ctrl-C.
 """
 
 import argparse
@@ -34,7 +34,7 @@ LEVELS = ("error", "warning", "note")  # the worst first
 
 
 def find(dataset: Path, split: str) -> tuple[list[Video], list[Finding]]:
-    """The videos of a split that have frames, and the findings on what else is there."""
+    """The videos of a split that have frames, and findings about the rest."""
     try:
         directory = split_directory(dataset.parent, dataset.name, split)
         scanned = list(scan(directory))
@@ -57,7 +57,7 @@ def read_frame(path: Path) -> FrameFacts:
 
 
 def read_videos(videos: Mapping[str, Sequence[Video]]) -> list[Checked]:
-    """Decode all frames of {split: [Video, ...]} by all cores, with a progress bar."""
+    """Decode all frames of {split: [Video, ...]} on all cores, with a progress bar."""
     checked, total = [], sum(len(video.frames) for some in videos.values() for video in some)
     # the decoders and hashlib release the interpreter, so threads are as fast as processes
     with ThreadPoolExecutor() as pool, progress("reading", "frame", total=total) as bar:
@@ -78,13 +78,13 @@ def check(
     avenue_labels: str = "paper",
     fps: float | None = None,
 ) -> tuple[list[Checked], Labels | None, list[Finding]]:
-    """Look at the data set in a folder: its videos, decoded, its labels or None, and the findings, the worst first.
+    """Check the data set in a folder. Returns its decoded videos, its labels or None, and the findings, worst first.
 
-    t_length, batch_size: what Train.py will be given; avenue_labels, fps: what Evaluate.py will be given. Raises
-    InputError when the folder is not there.
+    t_length, batch_size: the flags for Train.py; avenue_labels, fps: the flags for Evaluate.py. Raises InputError when
+    there is no such folder.
     """
     if not os.path.isdir(dataset):
-        split_directory(dataset.parent, dataset.name, "training")  # says so
+        split_directory(dataset.parent, dataset.name, "training")  # which raises InputError
     videos, findings = {}, []
     for split in SCRIPTS:
         videos[split], more = find(dataset, split)
@@ -116,8 +116,8 @@ def check(
 
 
 def conclusion(findings: Sequence[Finding], labels: Labels | None, t_length: int, batch_size: int) -> str:
-    """What was checked for each script, and whether it stops it. That is less than that it works: Train.py may lack
-    memory, or find another file changed."""
+    """What was checked for each script, and whether the script would fail. It may still fail for other reasons, such as
+    a lack of memory."""
     fails = {finding.fails for finding in findings}
     looked_at = {
         "training": f"every frame decodes, clips of {t_length} fill a batch of {batch_size}",
@@ -130,7 +130,7 @@ def conclusion(findings: Sequence[Finding], labels: Labels | None, t_length: int
 
 
 def report(dataset: Path, checked: Sequence[Checked], labels: Labels | None, t_length: int) -> None:
-    """Print what is there: one line per split, and one for each test video."""
+    """Print the content: one line per split, and one per test video."""
     print(
         f"{one_line(str(dataset))}\n{'split':<10}{'videos':>8}{'frames':>10}{f'clips of {t_length}':>14}   frame sizes"
     )
@@ -163,13 +163,21 @@ def report(dataset: Path, checked: Sequence[Checked], labels: Labels | None, t_l
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = Parser(prog="python -m data.check", description="What is in a data set, and what is wrong with it.")
+    parser = Parser(
+        prog="python -m data.check", description="Report what a data set contains and what is wrong with it."
+    )
     parser.add_argument("dataset", help="a --dataset_type, or the path of a data set's folder")
-    parser.add_argument("--dataset_path", type=Path, default=Path("dataset"), help="the folder that holds data sets")
-    parser.add_argument("--t_length", type=int, default=5, help="frames in a clip; recon has 1")
+    parser.add_argument(
+        "--dataset_path", type=Path, default=Path("dataset"), help="the folder that contains the data sets"
+    )
+    parser.add_argument("--t_length", type=int, default=5, help="frames in a clip; give 1 for recon")
     parser.add_argument("--batch_size", type=int, default=4, help="clips in a training step")
-    parser.add_argument("--avenue_labels", choices=FAMILIES, default="paper", help="see data/README.md")
-    parser.add_argument("--fps", type=float, help="frames per second, for labels in seconds where no times are kept")
+    parser.add_argument(
+        "--avenue_labels", choices=FAMILIES, default="paper", help="which labels of Avenue to use; see data/README.md"
+    )
+    parser.add_argument(
+        "--fps", type=float, help="frames per second, for labels in seconds when the times of frames are not stored"
+    )
     args = parser.parse_args(arguments)
     for name in ("t_length", "batch_size"):
         if getattr(args, name) < 1:

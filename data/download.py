@@ -1,7 +1,7 @@
-"""The archives of UCSD Ped2 and CUHK Avenue, fetched from their authors: `python -m data.prepare ped2` without SOURCE.
+"""Download UCSD Ped2 and CUHK Avenue from their authors: `python -m data.prepare ped2` without SOURCE.
 
-An archive is checked against a known SHA-256 while it arrives, and appears under its name when it is whole and right.
-It is kept, so that the next preparation does not fetch it again; what was unpacked is removed when it has been used.
+An archive is checked against its known SHA-256 as it arrives, and appears under its name when it is complete and
+correct. It is kept, so that the next preparation need not download it again. Unpacked files are removed after use.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ PATIENCE = 60  # seconds that a server may be silent
 class Archive(NamedTuple):
     url: str
     sha256: str
-    wanted: str = ""  # only the members below a folder of this name are unpacked; "" for all
+    wanted: str = ""  # only members below a folder of this name are unpacked; "" for all
 
     @property
     def name(self) -> str:
@@ -40,7 +40,7 @@ ARCHIVES = {
         Archive(
             "http://www.svcl.ucsd.edu/projects/anomaly/UCSD_Anomaly_Dataset.tar.gz",
             "2329af326951f5097fdd114c50e853957d3e569493a49d22fc082a9fd791915b",
-            "UCSDped2",  # Ped1, which is not used, is the larger part
+            "UCSDped2",  # Ped1, the larger part, is not used
         )
     ],
     "avenue": [
@@ -57,14 +57,14 @@ FRAMES = {"ped2": 0.11e9, "avenue": 2.4e9}  # bytes that the extracted frames ta
 
 
 def fetch(dataset_type: str, folder: Path, urls: list[str] | None = None) -> list[Path]:
-    """The archives of "ped2" or "avenue" as files in a folder; those that are there already are not fetched again.
+    """Download the archives of "ped2" or "avenue" into a folder, unless they are there. Returns their paths.
 
-    urls: mirrors to fetch them from, http or file addresses, in the same order; the checksums have to hold all the
-    same. Raises InputError, which names the manual way, where that fails or there is no room.
+    urls: mirrors, http or file addresses in the same order; the checksums must match all the same. Raises InputError,
+    which says how to do it by hand, when a download fails or the disk has no room.
     """
     if dataset_type not in ARCHIVES:
         raise InputError(
-            f"{dataset_type} has no direct link: get it from {PAGES[dataset_type]}, unpack it, and give the folder:"
+            f"{dataset_type} has no direct link: get it from {PAGES[dataset_type]}, unpack it, and give its folder:"
             f" python -m data.prepare {dataset_type} SOURCE"
         )
     archives = ARCHIVES[dataset_type]
@@ -85,22 +85,24 @@ def fetch(dataset_type: str, folder: Path, urls: list[str] | None = None) -> lis
 
 
 def _download(archive: Archive, url: str, path: Path, dataset_type: str) -> None:
-    """Fetch one archive to a path, where it appears whole or not at all."""
-    from torch.hub import download_url_to_file  # here, as torch takes a second to import
+    """Download one archive to a path, where it appears complete or not at all."""
+    from torch.hub import download_url_to_file  # here, since torch takes a second to import
 
-    manual = f"fetch {archive.name} from {PAGES[dataset_type]} yourself and put it at {path}"
+    manual = f"download {archive.name} from {PAGES[dataset_type]} yourself and save it as {path}"
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(PATIENCE)
     try:
         _check_room(url, path.parent, FRAMES[dataset_type])
-        print(f"fetching {url}", flush=True)
+        print(f"downloading {url}", flush=True)
         download_url_to_file(url, str(path), archive.sha256, progress=sys.stderr.isatty())
     except HTTPError as error:
         raise InputError(f"{url} answers {error.code} {error.reason}: {manual}") from error
-    except RuntimeError as error:  # of the checksum
-        raise InputError(f"{url} did not give the known {archive.name}, or broke off: {manual}") from error
+    except RuntimeError as error:  # a wrong checksum
+        raise InputError(
+            f"{url} did not send the expected {archive.name}, or the download broke off: {manual}"
+        ) from error
     except (URLError, TimeoutError, ConnectionError, ValueError) as error:
-        raise InputError(f"cannot fetch {url} ({getattr(error, 'reason', error)}): {manual}") from error
+        raise InputError(f"cannot download {url} ({getattr(error, 'reason', error)}): {manual}") from error
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; choose another place with --download_dir") from error
     finally:
@@ -108,13 +110,13 @@ def _download(archive: Archive, url: str, path: Path, dataset_type: str) -> None
 
 
 def _check_room(url: str, folder: Path, frames: float) -> None:
-    """Raise InputError where the disk has no room for the archive, what is unpacked of it, and the frames."""
+    """Raise InputError when the disk has no room for the archive, its unpacked files and the frames."""
     with urlopen(Request(url, headers={"User-Agent": "mnad"}, method="HEAD")) as answer:
         size = int(answer.headers.get("Content-Length") or 0)
     needed, free = 3 * size + frames, shutil.disk_usage(folder).free  # an archive unpacks to twice its size at most
     if needed > free:
         raise InputError(
-            f"no room in {folder}: archive, unpacked files and frames take about {needed / 1e9:.1f} GB and"
+            f"no room in {folder}: archive, unpacked files and frames need about {needed / 1e9:.1f} GB, but"
             f" {free / 1e9:.1f} GB are free; choose another disk with --download_dir"
         )
 
@@ -129,7 +131,7 @@ def _sha256(path: Path) -> str:
 
 @contextmanager
 def unpacked(dataset_type: str, paths: list[Path]) -> Iterator[Path]:
-    """A folder with what the archives of a data set hold, removed in the end. No member can leave the folder.
+    """A temporary folder with the unpacked archives of a data set. No member can be written outside it.
 
     Raises InputError for an archive that cannot be unpacked.
     """

@@ -1,4 +1,4 @@
-"""What a data set that was read can have wrong with it: each function here yields findings of one kind."""
+"""The checks of data.check on a data set that was read: each function yields findings of one kind."""
 
 import os
 import re
@@ -16,27 +16,27 @@ from data.labels import FAMILIES, frame_labels, label_source
 from data.times import clip_ends, gaps_of
 from utils import InputError, named
 
-SCRIPTS = {"training": "training", "testing": "evaluation"}  # what reads a split
+SCRIPTS = {"training": "training", "testing": "evaluation"}  # the script that reads a split
 
 
 class Finding(NamedTuple):
     level: str  # "error", "warning" or "note"
     text: str
-    fails: str | None = None  # what an error stops, of SCRIPTS
+    fails: str | None = None  # the script that an error makes fail, a value of SCRIPTS
 
 
 class FrameFacts(NamedTuple):
-    """What decoding a frame gave."""
+    """The result of decoding a frame."""
 
     size: tuple[int, int] | None = None  # (width, height)
     digest: bytes | None = None  # of its pixels
     pixel: str | None = None  # the type of a value on disk, "uint8" or "uint16"
     pages: int = 1
-    error: str | None = None  # why it cannot be decoded; then nothing else is known
+    error: str | None = None  # why it cannot be decoded, in which case nothing else is known
 
 
 class Checked(NamedTuple):
-    """A video and its frames, decoded."""
+    """A video and the facts about its decoded frames."""
 
     split: str
     video: Video
@@ -72,17 +72,18 @@ def lengths(checked: Sequence[Checked], t_length: int, batch_size: int) -> Itera
             clips += found
             if not found:
                 at_once = "" if len(one.frames) < t_length else " without a gap in time"
-                short = f"{one} has {len(one.frames)} frames, a clip {t_length}{at_once} (--t_length): it is skipped"
+                needed = f"but a clip has {t_length}{at_once} (--t_length)"
+                short = f"{one} has {len(one.frames)} frames, {needed}: it is skipped"
                 yield Finding("warning", short)
         if some and not clips:
             yield Finding("error", f"no {split} video is {t_length} frames long (--t_length)", script)
         elif some and split == "training" and clips < batch_size:
-            text = f"{clips} training clips do not fill a batch of {batch_size}: more videos, or another --batch_size"
+            text = f"{clips} training clips do not fill a batch of {batch_size}: add videos or reduce --batch_size"
             yield Finding("error", text, script)
 
 
 def frame_names(checked: Sequence[Checked]) -> Iterator[Finding]:
-    """Gaps in the numbers of frames, numbers that come twice, names that have no certain order."""
+    """Missing and repeated frame numbers, and names whose order is uncertain."""
     for one in checked:
         names = one.video.frames
         if decimals(names) is not None:
@@ -96,14 +97,16 @@ def frame_names(checked: Sequence[Checked]) -> Iterator[Finding]:
             continue
         columns = [*zip(*(map(int, re.findall(r"\d{1,4000}", Path(name).stem)) for name in names), strict=True)]
         varying = [numbers for numbers in columns if len(set(numbers)) > 1]
-        if len(varying) > 1:  # such as a date and a time: which comes next is not known
+        if len(varying) > 1:  # such as a date and a time: the next one is not known
             continue
         steps = [b - a for a, b in pairwise((varying or columns)[0])] if columns else []
         if twice := [i for i, step in enumerate(steps) if step == 0]:
-            text = f"{one} has {len(twice)} numbers twice, the first in {names[twice[0]]} and {names[twice[0] + 1]}"
+            text = (
+                f"{one} has {len(twice)} repeated frame numbers, first in {names[twice[0]]} and {names[twice[0] + 1]}"
+            )
             yield Finding("warning", text)
         counts = Counter(step for step in steps if step)
-        usual = min(counts, key=lambda step: (-counts[step], step), default=1)  # 2 where each second frame was kept
+        usual = min(counts, key=lambda step: (-counts[step], step), default=1)  # 2 if every second frame was kept
         if gaps := [i for i, step in enumerate(steps) if step >= 2 * usual]:
             missing = sum(steps[i] // usual - 1 for i in gaps)
             text = (
@@ -113,8 +116,8 @@ def frame_names(checked: Sequence[Checked]) -> Iterator[Finding]:
 
 
 def frame_sizes(checked: Sequence[Checked]) -> Iterator[Finding]:
-    """Frames of several sizes, in a video or in the data set. They are all resized, so none of it is an error."""
-    usual: dict[tuple[int, int], list[str]] = defaultdict(list)  # the commonest size of a video -> videos
+    """Frames of several sizes, in a video or in the data set. This is no error, since all frames are resized."""
+    usual: dict[tuple[int, int], list[str]] = defaultdict(list)  # the most common size of a video -> videos
     for one in checked:
         sizes = Counter(frame.size for frame in one.frames if frame.size).most_common()
         if not sizes:
@@ -128,11 +131,11 @@ def frame_sizes(checked: Sequence[Checked]) -> Iterator[Finding]:
             yield Finding("warning", f"{text} {one.video.frames[first]}")
     if len(usual) > 1:
         listed = "; ".join(f"{w}x{h}: {named(videos)}" for (w, h), videos in usual.items())
-        yield Finding("note", f"videos have {len(usual)} frame sizes, all are resized alike: {listed}")
+        yield Finding("note", f"videos have {len(usual)} frame sizes; all are resized to the same size: {listed}")
 
 
 def pixel_kinds(checked: Sequence[Checked]) -> Iterator[Finding]:
-    """Pictures of which only a part is used: the upper 8 of 16 bits, the first of several pages."""
+    """Pictures that are only partly used: the upper 8 of 16 bits, or the first of several pages."""
     for one in checked:
         if deep := [i for i, frame in enumerate(one.frames) if frame.pixel == "uint16"]:
             text = f"{one} has {len(deep)} frames of 16 bits per value, the first {one.video.frames[deep[0]]}"
@@ -143,22 +146,22 @@ def pixel_kinds(checked: Sequence[Checked]) -> Iterator[Finding]:
 
 
 def repeated_frames(checked: Sequence[Checked], t_length: int) -> Iterator[Finding]:
-    """Frames that equal the one before: a camera that froze. A warning where that goes on for a whole clip."""
+    """Frames that equal the previous one, as from a frozen camera. A warning if a run is as long as a clip."""
     for one in checked:
         same = [a.digest is not None and a.digest == b.digest for a, b in pairwise(one.frames)]
         if not any(same):
             continue
         first, last = max(intervals(same), key=lambda run: run[1] - run[0])
-        longest = last - first + 2  # frames that are all the same
+        longest = last - first + 2  # the number of identical frames
         frozen = f"the longest run is {longest} frames from {one.video.frames[first]} on"
-        text = f"{one} has {sum(same)} frames that equal the one before, {frozen}: did the camera freeze?"
+        text = f"{one} has {sum(same)} frames that equal the previous one, {frozen}: did the camera freeze?"
         yield Finding("warning" if longest >= max(t_length, 3) else "note", text)
 
 
 def shared_frames(checked: Sequence[Checked], t_length: int) -> Iterator[Finding]:
-    """Videos that have pictures in common, to the last pixel: a clip's worth across splits, or half of a video."""
+    """Videos that share identical pictures: at least a clip's worth between splits, or half of a video within one."""
     pictures = [{frame.digest for frame in one.frames if frame.digest} for one in checked]
-    owners: dict[bytes, list[int]] = defaultdict(list)  # digest -> places of the videos that have it
+    owners: dict[bytes, list[int]] = defaultdict(list)  # digest -> indices of the videos that have it
     for place, digests in enumerate(pictures):
         for digest in digests:
             owners[digest].append(place)
@@ -166,20 +169,20 @@ def shared_frames(checked: Sequence[Checked], t_length: int) -> Iterator[Finding
     for (a, b), count in common.items():
         first, second, fewer = checked[a], checked[b], min(len(pictures[a]), len(pictures[b]))
         if first.split != second.split and count >= min(t_length, fewer):
-            text = f"{first} and {second} share {count} pictures: scores of what was trained on say little"
+            text = f"{first} and {second} share {count} pictures: scores on training data mean little"
             yield Finding("warning", text)
         elif first.split == second.split and 2 * count >= fewer:
             yield Finding("note", f"{first} and {second} share {count} pictures: are they the same video?")
 
 
 def label_findings(labels: Labels | None, t_length: int) -> Iterator[Finding]:
-    """What there is to say about labels that fit, or about None, where there are none."""
+    """Findings about labels that fit the videos, or about missing labels (None)."""
     if labels is None:
         text = "no labels, so evaluation gives scores but no AUC: data/README.md says how to give them"
         yield Finding("warning", text)
         return
     if unlabelled := [name for name, values in labels.items() if values is None]:
-        text = f"{len(unlabelled)} testing videos are unlabelled, so they are scored and left out of metrics"
+        text = f"{len(unlabelled)} testing videos are unlabelled, so they are scored but left out of metrics"
         yield Finding("note", f"{text}: {named(unlabelled)}")
     labelled = {name: values for name, values in labels.items() if values is not None}
     scored = {name: values[t_length - 1 :] for name, values in labelled.items() if len(values) >= t_length}
@@ -191,15 +194,15 @@ def label_findings(labels: Labels | None, t_length: int) -> Iterator[Finding]:
         text = f"all frames that get a score are {'abnormal' if kinds[0] else 'normal'}, so evaluation gives no AUC"
         yield Finding("warning", text)
     elif one_class:
-        text = f"{len(one_class)} testing videos have frames of one class only and no AUC of their own"
+        text = f"{len(one_class)} testing videos have frames of one class only, and so no AUC of their own"
         yield Finding("note", f"{text}: {named(one_class)}")
 
 
 def avenue_families(labels: Labels, dataset: Path, videos: Sequence[Video], family: str) -> Iterator[Finding]:
-    """Which of Avenue's families of labels is used, and how the other differs."""
+    """Which family of Avenue's labels is used, and how the other one differs."""
     source = label_source(dataset.parent, dataset.name)
     if source is None or source.suffix != ".json":
-        yield Finding("note", f"labels come from {source}, so --avenue_labels changes nothing")
+        yield Finding("note", f"labels come from {source}, so --avenue_labels has no effect")
         return
     (other,) = FAMILIES.keys() - {family}
     others = frame_labels(dataset.parent, dataset.name, videos, other) or {}
@@ -208,11 +211,11 @@ def avenue_families(labels: Labels, dataset: Path, videos: Sequence[Video], fami
     listed = named([f"{name}: {count}" for name, count in differing.items()])
     where = f"differs in {sum(differing.values())} frames of {len(differing)} of these {len(videos)} videos ({listed})"
     text = f"labels are of the family '{family}', '{other}' {where if differing else 'is the same for these videos'}"
-    yield Finding("note", f"{text}: compare no AUC of one with one of the other (--avenue_labels)")
+    yield Finding("note", f"{text}: an AUC with one cannot be compared with an AUC with the other (--avenue_labels)")
 
 
 def strays(dataset: Path) -> Iterator[Finding]:
-    """Files and folders that nothing reads, and what a stopped data.prepare left."""
+    """Files and folders that are not used, and remains of a stopped data.prepare."""
     known = {dataset: {*SCRIPTS, "frame_labels.npy", "frame_labels.csv"}}
     known |= {dataset / split: {"frames", "times"} for split in SCRIPTS}
     known[dataset / "testing"].add("masks")
@@ -221,8 +224,8 @@ def strays(dataset: Path) -> Iterator[Finding]:
     for split in SCRIPTS:
         if (frames := dataset / split / "frames").is_dir():
             others = [entry for entry in frames.iterdir() if not os.path.isdir(entry) or entry.name.endswith(".part")]
-            found += [entry for entry in others if os.path.exists(entry)]  # a link to nothing is an error of its own
-    # other hidden entries are caches and what file managers leave
+            found += [entry for entry in others if os.path.exists(entry)]  # broken links are reported as errors
+    # other hidden entries are caches and files of file managers
     found = [e for e in found if e.name.endswith(".part") or (e.name[0] != "." and e.name.lower() not in LITTER)]
     if found:
         yield Finding("note", f"not read: {named(sorted(str(entry.relative_to(dataset)) for entry in found))}")

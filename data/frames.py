@@ -1,9 +1,9 @@
-"""Frames on disk: find the videos of a data set and put them and their frames into order.
+"""Frames on disk: finds and sorts the videos of a data set and their frames.
 
     <dataset_path>/<dataset_type>/{training,testing}/frames/<video>/<frame>.{jpg,jpeg,png,bmp,tif,tiff}
 
-Videos and frames are in natural order (2 before 10, as natsort has it), so names may be unpadded, start anywhere and
-have gaps. Frames whose names are all decimals, such as times in seconds, are in the order of these numbers.
+Videos and frames are sorted in natural order (2 before 10, as natsort does), so numbers may be unpadded, start anywhere
+and have gaps. Frames whose names are all decimals, such as times in seconds, are sorted by these numbers.
 """
 
 import os
@@ -18,16 +18,16 @@ from natsort import natsort_keygen
 from utils import InputError, one_line, reading
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
-LITTER = ("thumbs.db", "desktop.ini")  # what file managers leave behind; hidden files are passed over too
-DECIMAL = re.compile(r"(|.*\D)(\d+)\.(\d+)")  # the name of a frame without its extension
+LITTER = ("thumbs.db", "desktop.ini")  # files of file managers; hidden files are ignored too
+DECIMAL = re.compile(r"(|.*\D)(\d+)\.(\d+)")  # of a frame's name without its extension
 
 _natural = natsort_keygen()
 
 
 class Video(NamedTuple):
-    """The frames of one video, not decoded."""
+    """The frames of one video, not yet decoded."""
 
-    name: str  # of its folder, printable
+    name: str  # the name of its folder, printable
     directory: Path
     frames: tuple[str, ...]  # file names in order
 
@@ -36,17 +36,17 @@ class Video(NamedTuple):
 
 
 def printable(name: str | Path) -> str:
-    """A file name in characters that UTF-8 can write: bytes that are none become %E9 and the like."""
+    """A file name that UTF-8 can encode: bytes that are not UTF-8 become %E9 and the like."""
     return re.sub("[\udc80-\udcff]", lambda odd: f"%{ord(odd[0]) - 0xDC00:02X}", os.fspath(name))
 
 
 def natural_key(name: str) -> tuple[Any, str]:
-    """Sorting key that takes runs of digits as numbers: "2" before "10", "cam" before "cam2"."""
-    return _natural(name), name  # the name itself comes last, so that "1" and "01" have one order everywhere
+    """A sorting key that reads runs of digits as numbers: "2" before "10", "cam" before "cam2"."""
+    return _natural(name), name  # the name itself comes last, so that "1" and "01" are always in the same order
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """The file names of one video's frames in the order of time: by decimals where all are, else natural."""
+    """The names of one video's frames in order of time: by decimals if all names are decimals, else natural."""
     names = list(names)
     numbers = decimals(names)
     if numbers is None:
@@ -55,16 +55,16 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def ambiguous(names: Iterable[str]) -> bool:
-    """Whether names were taken as decimals that may as well be pairs of numbers, such as 1.9 before 1.10."""
+    """Whether names read as decimals could also be pairs of numbers, such as 1.9 before 1.10."""
     names = list(names)
     if decimals(names) is None or in_order(names) == sorted(names, key=lambda name: natural_key(Path(name).stem)):
         return False
-    # a fraction such as .04 shows that these are decimals: a second number would be written as 4
+    # a fraction such as .04 shows that they are decimals: a second number would be written as 4
     return not any(re.fullmatch(r".*\.0\d+", Path(name).stem) for name in names)
 
 
 def decimals(names: Sequence[str]) -> list[tuple[int, str]] | None:
-    """Each name as a decimal, (whole part, digits after the point); None unless all are, behind one prefix."""
+    """Each name as a decimal, (integer part, digits after the point); None unless all are, with the same prefix."""
     found = [DECIMAL.fullmatch(Path(name).stem) for name in names]
     if not names or None in found or len({match[1] for match in found if match}) > 1:
         return None
@@ -72,19 +72,19 @@ def decimals(names: Sequence[str]) -> list[tuple[int, str]] | None:
 
 
 def _whole(digits: str) -> int:
-    return int(digits[:4000])  # more digits than any name has; Python refuses to convert more than 4,300
+    return int(digits[:4000])  # more digits than any name has; Python does not convert more than 4,300
 
 
 def split_directory(dataset_path: Path | str, dataset_type: str, split: str) -> Path:
-    """The folder of videos of a split ("training" or "testing"). Raises InputError when it is not there."""
+    """The folder of videos of a split ("training" or "testing"). Raises InputError when it does not exist."""
     dataset = Path(dataset_path) / dataset_type
-    if not os.path.isdir(dataset):  # unlike Path.is_dir, it raises nothing for names that are too long
+    if not os.path.isdir(dataset):  # unlike Path.is_dir, this does not raise an error for a name that is too long
         raise InputError(
-            f"no data set folder {dataset}: data/README.md says where to get it, `python -m data.prepare` builds it"
+            f"no data set folder {dataset}: data/README.md says where to get it; `python -m data.prepare` makes it"
         )
     directory = dataset / split / "frames"
     if not directory.is_dir():
-        raise InputError(f"no folder {directory}: the videos of a split are folders of frames there")
+        raise InputError(f"no folder {directory}: it must contain the videos of the split as folders of frames")
     return directory
 
 
@@ -94,7 +94,7 @@ def _visible(directory: Path) -> list[os.DirEntry]:
 
 
 def scan(directory: Path) -> Iterator[tuple[Video, str | None]]:
-    """Each video under a folder of videos in natural order, and what is wrong with it, or None.
+    """Each video in a folder of videos, in natural order, and what is wrong with it or None.
 
     Raises InputError when a folder cannot be read.
     """
@@ -102,7 +102,7 @@ def scan(directory: Path) -> Iterator[tuple[Video, str | None]]:
         if os.path.isdir(folder.path):
             yield _scan_video(folder.name, Path(folder.path))
         elif not os.path.exists(folder.path):
-            problem = f"video {folder.path} is a link to something that is not there: mend or remove it"
+            problem = f"video {folder.path} is a link to something that does not exist: repair or remove it"
             yield Video(printable(folder.name), Path(folder.path), ()), problem
 
 
@@ -121,10 +121,10 @@ def _scan_video(name: str, folder: Path) -> tuple[Video, str | None]:
 
 
 def find_videos(directory: Path) -> list[Video]:
-    """All videos under a folder of videos, in natural order. Opens no frame; 100,000 frames take about a second.
+    """All videos in a folder of videos, in natural order. Opens no frame; 100,000 frames take about a second.
 
-    Warns of frames whose order is not certain. Raises InputError: no videos, a video without frames, a file among the
-    frames that is not a picture, a link to nothing.
+    Warns of frames whose order is uncertain. Raises InputError when there are no videos, a video without frames, a file
+    among the frames that is not a picture, or a broken link.
     """
     videos = []
     for video, problem in scan(directory):
@@ -139,7 +139,7 @@ def find_videos(directory: Path) -> list[Video]:
 
 
 def open_video(directory: Path) -> Video:
-    """The frames of one video, a folder anywhere. Raises InputError: no frames, or a file that is not a picture."""
+    """The frames of one video in any folder. Raises InputError for no frames, or a file that is not a picture."""
     video, problem = _scan_video(directory.resolve().name, directory)
     if problem:
         raise InputError(problem)
@@ -147,8 +147,8 @@ def open_video(directory: Path) -> Video:
 
 
 def order_in_doubt(video: Video) -> str:
-    """What to say of a video whose frames are `ambiguous`."""
+    """A warning about a video whose frames are `ambiguous`."""
     return (
-        f"the frames of {video.directory} are in the order of decimals, {video.frames[0]} first and {video.frames[-1]} "
-        "last: where the digits after the point are a count, pad them with zeros"
+        f"the frames of {video.directory} are sorted as decimals, {video.frames[0]} first and {video.frames[-1]} "
+        "last: if the digits after the point are a count, pad them with zeros"
     )

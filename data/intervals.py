@@ -1,4 +1,4 @@
-"""Labels as abnormal intervals: the csv with the lines video,first,last that people write, and runs of ones."""
+"""Labels as abnormal intervals: reading and writing the csv of video,first,last, and finding runs of ones."""
 
 import csv
 import re
@@ -12,18 +12,20 @@ from data.frames import Video, printable
 from data.times import read_times
 from utils import InputError, reading, write_whole
 
-Labels = dict[str, np.ndarray | None]  # of each video by name: uint8 (frames,), 1 = abnormal; None: nobody knows
-Seconds = Callable[[Video], np.ndarray | None]  # the time of each frame of a video, (frames,); None where not known
+Labels = dict[str, np.ndarray | None]  # for each video by name: uint8 (frames,), 1 = abnormal; None: unlabelled
+Seconds = Callable[
+    [Video], np.ndarray | None
+]  # returns the time of each frame of a video, (frames,), or None if unknown
 
 HEADER = ["video", "first", "last"]
 UNLABELLED = "unlabelled"
 TIME = re.compile(r"(?:(\d{1,4}):)?(\d{1,4}):(\d{1,2}(?:\.\d{1,9})?)")  # [hours:]minutes:seconds
 MOST_DIGITS = 9  # of a frame number
-SLACK = 1.0  # seconds by which an interval may end after its video: times are often rounded up
+SLACK = 1.0  # seconds by which an interval may exceed its video, since times are often rounded up
 
 
 class LabelsError(InputError):
-    """Labels that do not fit the videos. `problems` has a line for each; the message is the first of them."""
+    """Labels that do not fit the videos. `problems` has one line per problem; the message is the first one."""
 
     def __init__(self, problems: list[str]):
         others = f" (and {len(problems) - 1} more, which python -m data.check lists)" if len(problems) > 1 else ""
@@ -32,29 +34,29 @@ class LabelsError(InputError):
 
 
 def kept_seconds(video: Video) -> np.ndarray | None:
-    """The time of each frame, (frames,), as kept beside them; None where it is not. Raises InputError."""
+    """The stored time of each frame, (frames,); None if the times are not stored. Raises InputError."""
     times = read_times([video], fps=1)[0]
     return None if times.assumed else times.seconds
 
 
 def seconds_at(fps: float | None) -> Seconds:
-    """The times of a video's frames, counted at so many per second; as kept beside them where that is None."""
+    """A function that returns the times of a video's frames at this rate, or the stored times if fps is None."""
     return (lambda video: np.arange(len(video.frames)) / fps) if fps else kept_seconds
 
 
 def read_intervals(path: Path, videos: Sequence[Video], seconds: Seconds = kept_seconds) -> Labels:
-    """Labels written as abnormal intervals: {video name: uint8 (frames,), or None where unlabelled} of these videos.
+    """Read the labels of these videos from a csv: {video name: uint8 (frames,), or None if unlabelled}.
 
-    The csv starts with the line `video,first,last`. Each further line is one abnormal interval of a video, which is
-    named exactly as its folder: two frames, counted from 0, both included, or two times such as 0:12.4 or 1:02:03,
-    which `seconds` turns into the frames between them. The line `video,unlabelled,` says that nobody knows. A video
-    without a line is normal. Raises InputError with file and line number.
+    The csv starts with the line `video,first,last`. Every other line is one abnormal interval of a video, named exactly
+    as its folder. It is given by two frame numbers, counted from 0 and both included, or by two times such as 0:12.4 or
+    1:02:03, which stand for the frames between them. The line `video,unlabelled,` marks a video without labels. A video
+    without a line is normal. Raises InputError with the file and line number.
     """
     by_name = {video.name: video for video in videos}
     labels: Labels = {name: np.zeros(len(video.frames), np.uint8) for name, video in by_name.items()}
     problems, marked = [], set()
     try:
-        # -sig: spreadsheets write a byte order mark; surrogateescape: names of folders need not be UTF-8
+        # utf-8-sig: spreadsheets write a byte order mark; surrogateescape: folder names need not be UTF-8
         with reading(path), open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.reader(file)
             if next(reader, None) != HEADER:
@@ -70,7 +72,9 @@ def read_intervals(path: Path, videos: Sequence[Video], seconds: Seconds = kept_
                         continue
                     values = labels[video.name]
                     if values is None:
-                        raise InputError(f"video {video.name} is {UNLABELLED} by an earlier line: remove one of them")
+                        raise InputError(
+                            f"video {video.name} is {UNLABELLED} in an earlier line: remove one of the two"
+                        )
                     values[_frames(row, video, seconds)] = 1
                     marked.add(video.name)
                 except InputError as error:
@@ -83,26 +87,26 @@ def read_intervals(path: Path, videos: Sequence[Video], seconds: Seconds = kept_
 
 
 def _video(row: list[str], videos: Mapping[str, Video]) -> Video:
-    """The video of a line of the csv. Raises InputError when it is none of these."""
+    """The video that a line of the csv names. Raises InputError when there is no such video."""
     if len(row) != len(HEADER):
-        raise InputError(f"{len(row)} values, but a line is {','.join(HEADER)}")
+        raise InputError(f"{len(row)} values, but a line must be {','.join(HEADER)}")
     name = printable(row[0])
     if name not in videos and name != row[0]:
         raise InputError(f"cannot read {_short(name)}: it is not UTF-8 text, and no video on disk has this name")
     if name not in videos:
-        raise InputError(f"no test video {_short(row[0])} on disk; names are those of the folders, 01 is not 1")
+        raise InputError(f"no test video {_short(row[0])} on disk; use the exact names of the folders (01 is not 1)")
     return videos[name]
 
 
 def _check_unlabelled(row: list[str], is_marked: bool) -> None:
     if row[2].strip():
-        raise InputError(f"an unlabelled video has no last frame: the line is {row[0]},{UNLABELLED},")
+        raise InputError(f"an unlabelled video has no last frame: the line must be {row[0]},{UNLABELLED},")
     if is_marked:
-        raise InputError(f"video {row[0]} has an interval by an earlier line: remove one of them")
+        raise InputError(f"video {row[0]} has an interval in an earlier line: remove one of the two")
 
 
 def _frames(row: list[str], video: Video, seconds: Seconds) -> slice:
-    """The frames of an interval, a line of the csv. Raises InputError when it is none of this video."""
+    """The frames of an interval, given by a line of the csv. Raises InputError when it does not fit the video."""
     values = [value.strip() for value in row[1:]]
     if any(":" in value for value in values):
         return _frames_between(values, video, seconds)
@@ -113,7 +117,7 @@ def _frames(row: list[str], video: Video, seconds: Seconds) -> slice:
         )
     first, last = map(int, values)
     if first > last:
-        raise InputError(f"first is {first}, after last, {last}; swap them")
+        raise InputError(f"first ({first}) is after last ({last}); swap them")
     if last >= len(video.frames):
         raise InputError(f"frame {last} is outside video {video.name}, whose frames are 0 to {len(video.frames) - 1}")
     return slice(first, last + 1)
@@ -122,11 +126,11 @@ def _frames(row: list[str], video: Video, seconds: Seconds) -> slice:
 def _frames_between(values: list[str], video: Video, seconds: Seconds) -> slice:
     first, last = map(_time, values)
     if first > last:
-        raise InputError(f"first is {values[0]}, after last, {values[1]}; swap them")
+        raise InputError(f"first ({values[0]}) is after last ({values[1]}); swap them")
     times = seconds(video)
     if times is None:
         raise InputError(
-            f"the times of the frames of video {video.name} are not known: give frame numbers, or the rate by --fps of "
+            f"the times of the frames of video {video.name} are unknown: give frame numbers, or the rate with --fps of "
             "Evaluate.py"
         )
     if last > times[-1] + SLACK or first > times[-1]:
@@ -140,7 +144,7 @@ def _frames_between(values: list[str], video: Video, seconds: Seconds) -> slice:
 
 
 def _time(text: str) -> float:
-    """The seconds that minutes:seconds or hours:minutes:seconds are."""
+    """Convert minutes:seconds or hours:minutes:seconds to seconds."""
     found = TIME.fullmatch(text)
     if not found:
         raise InputError(f"{_short(text)} is not a time such as 0:12.4 or 1:02:03")
@@ -152,7 +156,7 @@ def _short(text: str) -> str:
 
 
 def write_intervals(path: Path, labels: Mapping[str, np.ndarray | None]) -> None:
-    """Write labels as the csv that `read_intervals` reads. It appears whole or not. Raises InputError."""
+    """Write labels as the csv that `read_intervals` reads, completely or not at all. Raises InputError."""
 
     def write(temporary: Path) -> None:
         with temporary.open("w", newline="", encoding="utf-8") as file:
@@ -166,6 +170,6 @@ def write_intervals(path: Path, labels: Mapping[str, np.ndarray | None]) -> None
 
 
 def intervals(labels: ArrayLike) -> list[tuple[int, int]]:
-    """The runs of ones in (frames,) of 0 and 1: [(first, last), ...], both ends included."""
+    """The runs of ones in an array (frames,) of 0 and 1: [(first, last), ...], both ends included."""
     edges = np.flatnonzero(np.diff(np.asarray(labels, dtype=np.int8), prepend=0, append=0)).tolist()
     return [(first, end - 1) for first, end in zip(edges[::2], edges[1::2], strict=True)]

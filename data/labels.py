@@ -1,14 +1,14 @@
 """Frame-level ground truth: for every frame of a test video, 1 = abnormal or 0 = normal.
 
-It comes from the first of these that is there:
+The labels come from the first of these files that exists:
 
     <dataset_path>/<dataset_type>/frame_labels.npy   (N,) or (1, N): all test videos in natural order, end to end
     <dataset_path>/<dataset_type>/frame_labels.csv   lines `video,first,last`, see data.intervals
     data/frame_labels/<dataset_type>.json            built in: ped2, avenue, shanghai
-    data/frame_labels_<dataset_type>.npy             as the first; where the authors' released code keeps its labels
+    data/frame_labels_<dataset_type>.npy             as the first; the released code keeps its labels here
 
 The built-in files hold each test video's length and its abnormal intervals, frames from 0, both ends included.
-A video that a csv calls unlabelled has None as its labels: it gets scores and is left out of every metric.
+A video that a csv marks as unlabelled has None as its labels: it gets scores and is left out of all metrics.
 """
 
 import json
@@ -25,13 +25,13 @@ from utils import InputError
 
 HERE = Path(__file__).parent
 BUILT_IN = ("ped2", "avenue", "shanghai")
-# Avenue has two families of labels: those of the published numbers, and those its pixel masks imply
+# Avenue has two families of labels: those behind the published numbers, and those that its pixel masks imply
 FAMILIES = {"paper": "anomalous", "masks": "anomalous_from_pixel_masks"}
 MOST_DIGITS = 9  # of a number in the name of a video
 
 
 def label_source(dataset_path: Path | str, dataset_type: str) -> Path | None:
-    """The file the labels of a data set come from, or None where there are none."""
+    """The file with the labels of a data set, or None if there is none."""
     dataset = Path(dataset_path) / dataset_type
     built_in = [HERE / "frame_labels" / f"{dataset_type}.json"] if dataset_type in BUILT_IN else []
     places = (
@@ -50,17 +50,17 @@ def frame_labels(
     avenue_labels: str = "paper",
     seconds: Seconds = kept_seconds,
 ) -> Labels | None:
-    """Labels of the test videos: {video name: uint8 (frames,), or None where it is unlabelled}; None without any.
+    """Labels of the test videos: {video name: uint8 (frames,), or None if unlabelled}; None if there are no labels.
 
-    avenue_labels: "paper" or "masks", the family used where the built-in Avenue labels are. seconds: gives the times of
-    a video's frames, which a csv with times needs.
-    Raises InputError when the labels do not fit the videos on disk or their file is broken.
+    avenue_labels: "paper" or "masks", the family of the built-in Avenue labels. seconds: returns the times of a video's
+    frames, which a csv with times needs. Raises InputError when the labels do not fit the videos on disk, or when their
+    file is damaged.
     """
     path = label_source(dataset_path, dataset_type)
     if path is None:
         return None
     if not path.is_file():
-        raise InputError(f"{path} is there and not a regular file: replace it")
+        raise InputError(f"{path} exists and is not a regular file: replace it")
     if path.suffix == ".npy":
         return _read_array(path, videos)
     if path.suffix == ".csv":
@@ -71,19 +71,19 @@ def frame_labels(
 def built_in_labels(dataset_type: str, avenue_labels: str = "paper") -> dict[str, np.ndarray]:
     """Labels of all official test videos of "ped2", "avenue" or "shanghai": {video name: uint8 (frames,)}."""
     if avenue_labels not in FAMILIES:
-        raise InputError(f"no Avenue labels called {avenue_labels!r}: choose one of {', '.join(FAMILIES)}")
+        raise InputError(f"there are no Avenue labels called {avenue_labels!r}: choose one of {', '.join(FAMILIES)}")
     known = json.loads((HERE / "frame_labels" / f"{dataset_type}.json").read_text(encoding="utf-8"))
     labels = {}
     for name, video in known.items():
         labels[name] = np.zeros(video["length"], np.uint8)
-        # where the families agree, and outside Avenue, only "anomalous" is given
+        # only "anomalous" is given where the families agree, and outside Avenue
         for first, last in video.get(FAMILIES[avenue_labels], video["anomalous"]):
             labels[name][first : last + 1] = 1
     return labels
 
 
 def _pick(known: dict[str, np.ndarray], dataset_type: str, videos: Sequence[Video]) -> dict[str, np.ndarray]:
-    """The built-in labels of the videos on disk, which may be only some, or unpadded (folder 1 for video 01)."""
+    """The built-in labels of the videos on disk, which may be a part of them, or unpadded (folder 1 for video 01)."""
     by_number = {_number(name): name for name in known}
     picked: dict[str, np.ndarray] = {}
     taken: dict[str | None, Path] = {}
@@ -93,7 +93,7 @@ def _pick(known: dict[str, np.ndarray], dataset_type: str, videos: Sequence[Vide
         if official is None:
             names = list(known)
             problems.append(
-                f"{video.directory} is not a test video of {dataset_type}, which are {names[0]} to {names[-1]}: rename "
+                f"{video.directory} is not a test video of {dataset_type} ({names[0]} to {names[-1]}): rename "
                 "or remove it, or give your own frame_labels.csv (data/README.md)"
             )
         elif official in taken:
@@ -112,26 +112,26 @@ def _pick(known: dict[str, np.ndarray], dataset_type: str, videos: Sequence[Vide
 
 
 def _number(name: str) -> tuple[int | str, ...]:
-    """A name with its digits read as numbers, so that 1 is 01."""
+    """A name with its digits read as numbers, so that 1 equals 01."""
     return tuple(
         int(part) if part.isdecimal() and len(part) <= MOST_DIGITS else part for part in re.split(r"(\d+)", name)
     )
 
 
 def _read_array(path: Path, videos: Sequence[Video]) -> Labels:
-    """Labels in one .npy, (N,) or (1, N), cut into the videos they belong to, in the order given."""
+    """Labels in one .npy file, (N,) or (1, N), split into the given videos in order."""
     try:
-        # mapped: a header that promises more than the file holds is refused before anything is allocated
+        # mapped, so that a header that claims more than the file holds is refused before memory is allocated
         labels = np.array(np.lib.format.open_memmap(path, mode="r"))
-    except Exception as error:  # of a damaged header, whatever numpy's and Python's own parsers raise
+    except Exception as error:  # for a damaged header, the parsers of numpy and Python may raise anything
         reason = str(error).partition("\n")[0]
         raise InputError(f"cannot read {path}: {reason}; it must be one plain numpy array of 0 and 1") from error
     if labels.ndim == 2 and labels.shape[0] == 1:
         labels = labels[0]
     if labels.ndim != 1:
-        raise InputError(f"{path} has shape {labels.shape}: it must be (N,) or (1, N), N frames of all test videos")
+        raise InputError(f"{path} has shape {labels.shape}: it must be (N,) or (1, N), for N frames of all test videos")
     if labels.dtype.kind not in "buif" or not np.isin(labels, (0, 1)).all():
-        raise InputError(f"{path} holds other values than 0 and 1: 1 marks an abnormal frame, 0 a normal one")
+        raise InputError(f"{path} holds values other than 0 and 1: 1 marks an abnormal frame, 0 a normal one")
     lengths = [len(video.frames) for video in videos]
     if len(labels) != sum(lengths):
         raise InputError(f"{path}: {_length_mismatch(len(labels), videos)}")
@@ -143,7 +143,7 @@ def _length_mismatch(found: int, videos: Sequence[Video]) -> str:
     frames = sum(len(video.frames) for video in videos)
     message = f"{found} labels for the {frames} frames of {len(videos)} test videos on disk, {abs(found - frames)} "
     if found > frames:
-        return f"{message}too many: is a video missing or not whole?"
+        return f"{message}too many: is a video missing or incomplete?"
     suspects = [video.name for video in videos if len(video.frames) == frames - found]
-    hint = f": the length of video {' or '.join(suspects[:3])}, is it one too many?" if suspects else ""
-    return f"{message}too few{hint or ': the labels are not those of these videos'}"
+    hint = f": the length of video {' or '.join(suspects[:3])}, should it be removed?" if suspects else ""
+    return f"{message}too few{hint or ': the labels belong to other videos'}"

@@ -1,10 +1,10 @@
-"""Pixel masks: which pixels of the frames of a test video are abnormal.
+"""Pixel masks, which mark the abnormal pixels in the frames of test videos.
 
     <dataset_path>/<dataset_type>/testing/masks/<video>/<frame>.png
 
-A mask is named as its frame, 000.png for 000.jpg. It has any size, shows the whole frame, and is above 0 where
-something is abnormal. A video that has a folder of masks has one for each frame; a video without a folder has none.
-`python -m data.prepare` makes them of what comes with Ped2 (Test001_gt/*.bmp) and Avenue (volLabel of 1_label.mat).
+A mask has the name of its frame, 000.png for 000.jpg. It covers the frame at any size, and its pixels are above 0
+where something is abnormal. A video with a folder of masks must have one for each frame; a video without a folder has
+none. `python -m data.prepare` makes masks from those of Ped2 (Test001_gt/*.bmp) and Avenue (volLabel in 1_label.mat).
 """
 
 import os
@@ -29,9 +29,9 @@ Masks = dict[str, list[Path]]  # name of a video -> the mask of each of its fram
 
 
 def find_masks(dataset: Path, videos: Sequence[Video]) -> tuple[Masks, list[str]]:
-    """The masks of the test videos of a data set, and what is wrong with others, a line each; none is opened.
+    """Find the masks of the test videos of a data set without opening them, and the problems, a line each.
 
-    A video whose masks are not one for each frame is named in a line and is not among the masks.
+    A video that does not have exactly one mask per frame is a problem, and is left out of the masks.
     """
     directory = dataset / "testing" / "masks"
     if not os.path.isdir(directory):
@@ -50,17 +50,17 @@ def find_masks(dataset: Path, videos: Sequence[Video]) -> tuple[Masks, list[str]
                     masks[video.name] = [found[name] for name in names]
     except InputError as error:  # a folder that cannot be read
         return {}, [str(error)]
-    problems += [f"{folder} holds masks of no test video: remove it" for folder in folders.values()]
+    problems += [f"{folder} holds masks, but there is no such test video: remove it" for folder in folders.values()]
     return masks, problems
 
 
 def mask_at(masks: Masks, video: str, frame: int) -> np.ndarray | None:
-    """The mask of a frame to be drawn, bool (h, w); None where the video has none, or it cannot be read."""
+    """The mask of a frame, bool (h, w), for drawing; None if the video has no masks, or this one cannot be read."""
     if video not in masks:
         return None
     try:
         return read_mask(masks[video][frame])
-    except InputError:  # said beside the metrics
+    except InputError:  # the metrics report it
         return None
 
 
@@ -74,7 +74,7 @@ def _is_mask(name: str) -> bool:
 
 
 def _difference(video: Video, folder: Path, names: list[str], found: list[str]) -> str | None:
-    """What is wrong where the masks that were found are not one for each frame, by the names of the frames."""
+    """What is wrong if the masks are not exactly one per frame, by the names of frames; None if nothing is."""
     if set(names) == set(found):
         return None
     counts = f"{folder} holds {len(found)} masks for the {len(names)} frames of video {video.name}"
@@ -89,12 +89,12 @@ def _some(missing: list[str]) -> str:
 
 
 def mask_findings(dataset: Path, videos: Sequence[Video], labels: Labels | None) -> Iterator[tuple[str, str]]:
-    """What there is to say about the masks of a data set: (level, text) of data.findings.Finding. All are opened.
+    """Open all masks of a data set, and yield (level, text) of findings, as in data.findings.Finding.
 
-    labels: 1 where a frame is abnormal, for each video, where they are known.
+    labels: those of the data set, or None.
     """
     masks, problems = find_masks(dataset, videos)
-    shares: list[float] = []  # of each mask, how much of it is abnormal
+    shares: list[float] = []  # per mask, the share of abnormal pixels
     differ: dict[str, list[str]] = {}  # name of a video -> frames
     for video in videos:
         try:
@@ -113,45 +113,48 @@ def mask_findings(dataset: Path, videos: Sequence[Video], labels: Labels | None)
         counts = named([f"{name}: {len(frames)}" for name, frames in differ.items()])
         name, frames = next(iter(differ.items()))
         text = f"masks and labels disagree on which frames are abnormal ({counts}), the first is {frames[0]} of {name}"
-        # its usual labels are not those of its masks, which --avenue_labels masks takes
+        # the usual labels of Avenue differ from its masks; --avenue_labels masks uses the masks
         yield "note" if dataset.name == "avenue" else "warning", text
     if shares and (not any(shares) or min(shares) == 1):
         kind = "abnormal" if any(shares) else "normal"
         yield "warning", f"all pixels of the masks are {kind}, so evaluation gives no pixel-level AUC"
     without = [video.name for video in videos if video.name not in masks]
     if masks and without and not problems:
-        yield "note", f"{len(without)} testing videos have no masks and no part in pixel-level AUC: {named(without)}"
+        yield (
+            "note",
+            f"{len(without)} testing videos have no masks and are left out of pixel-level AUC: {named(without)}",
+        )
 
 
 # Masks of the archives ------------------------------------------------------------------------------------------------
 
 
 def archive_masks(dataset_type: str, source: Path) -> dict[str, Path]:
-    """Where an archive keeps the masks of each test video: {official name: a folder or file}; {} when it has none."""
+    """The masks of each test video in an archive: {official name: a folder or file}; {} if there are none."""
     entries = find_entries(source, *LAYOUTS[dataset_type]["masks"]) if "masks" in LAYOUTS[dataset_type] else {}
     return {name.zfill(2): path for name, path in entries.items()}
 
 
 def read_archive_masks(path: Path) -> list[np.ndarray]:
-    """The masks of one video as an archive ships them, in order: arrays (h, w), above 0 where something is abnormal.
+    """The masks of one video in an archive, in order: arrays (h, w), above 0 where something is abnormal.
 
-    Raises InputError where one cannot be read.
+    Raises InputError when one cannot be read.
     """
-    if path.is_dir():  # of Ped2: 001.bmp or frame001.bmp, and what file managers leave
+    if path.is_dir():  # Ped2: 001.bmp or frame001.bmp, and files of file managers
         names = [entry.name for entry in _entries(path) if entry.name.lower() not in LITTER]
         pictures = in_order(name for name in names if name.lower().endswith(EXTENSIONS))
         return [np.asarray(read_picture(path / name).any(axis=2)) for name in pictures]
-    try:  # of Avenue
+    try:  # Avenue
         return list(loadmat(path)["volLabel"].ravel())
     except Exception as error:  # a broken .mat can raise nearly anything
         raise InputError(f"cannot read masks {path}: {error}") from error
 
 
 def write_archive_masks(dataset_type: str, source: Path, dataset: Path) -> list[str]:
-    """Make the masks of the test videos that are there in `dataset` of an archive's. Returns what failed, a line each.
+    """Make masks for the test videos in `dataset` from those in an archive. Returns what failed, a line each.
 
-    Those of a video appear when all are written; where they are whole already, they stay. Masks and video may be a
-    frame apart in length: a mask too many is left out, and a frame too many gets the last mask.
+    The masks of a video appear when all are written; complete ones are kept. Masks and video may differ in length by
+    one frame: an extra mask is left out, and an extra frame gets the last mask.
     """
     directory, failures = dataset / "testing", []
     found = scan(directory / "frames") if (directory / "frames").is_dir() else ()
@@ -177,7 +180,7 @@ def write_archive_masks(dataset_type: str, source: Path, dataset: Path) -> list[
 
 
 def _write(folder: Path, masks: dict[str, np.ndarray]) -> None:
-    """Write {name of a frame: mask} to a folder that appears whole."""
+    """Write {name of a frame: mask} to a folder that appears when it is complete."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
     try:

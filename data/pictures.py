@@ -1,8 +1,8 @@
-"""Pictures: one file becomes one frame, or an error that says why it cannot.
+"""Pictures: decodes one file into one frame, or raises an error that says why it cannot.
 
-The decoders are OpenCV and, for JPEG, simplejpeg (libjpeg-turbo, as in OpenCV, and the same pixels): OpenCV fills the
-damaged part of a JPEG with something and only prints a warning, simplejpeg reports it. Headers are read before pixels,
-so that a small file cannot ask for gigabytes.
+The decoders are OpenCV and, for JPEG, simplejpeg. Both use libjpeg-turbo and give the same pixels, but OpenCV fills in
+the damaged part of a JPEG and only prints a warning, while simplejpeg reports the damage. Headers are read before
+pixels, so that a small file cannot make the decoder allocate gigabytes.
 """
 
 import errno
@@ -24,10 +24,10 @@ MOST_PIXELS = 2**25  # of a frame; 8K video has 33.2 million
 PNG, JPEG, BMP, TIFF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"BM", (b"II*\0", b"MM\0*")
 PNG_END = b"IEND\xae\x42\x60\x82"
 PIXEL_TYPES = {1: "uint", 2: "int", 3: "float"}  # TIFF's SampleFormat
-TOO_FEW_BITS = 2**14  # 16-bit pictures whose values all stay below would keep at most 64 of 256 levels
-SYSTEM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # a system at its limits; nothing is wrong with the file
+TOO_FEW_BITS = 2**14  # 16-bit pictures with all values below this would keep at most 64 of 256 levels
+SYSTEM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # the system is at its limits; nothing is wrong with the file
 
-# FrameError says what is wrong with a picture; OpenCV would print lines of its own beside it
+# FrameError says what is wrong with a picture; OpenCV would print its own lines as well
 getattr(cv2.utils, "logging", cv2).setLogLevel(0)  # OpenCV 5, OpenCV 4
 
 
@@ -36,39 +36,39 @@ class FrameError(InputError):
 
 
 class Header(NamedTuple):
-    """What a picture says of itself before its pixels."""
+    """The facts in the header of a picture."""
 
     width: int
     height: int
-    pixel: str = "uint8"  # the type of a value
-    pages: int = 1  # 2: there are more than one
+    pixel: str = "uint8"  # the type of a pixel value
+    pages: int = 1  # 2 means more than one
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """One frame as it is on disk, uint8 (h, w, 3) BGR. Of 16-bit values the upper 8 bits are taken.
+    """One frame at its size on disk, uint8 (h, w, 3) BGR. Of 16-bit values, the upper 8 bits are used.
 
-    Raises FrameError when the file is not there, damaged, no picture, or has pixels that are no brightness from 0 to
-    255 or 65535; InputError when the system is at its limits.
+    Raises FrameError when the file is missing, damaged or not a picture, or when its pixels are not 8-bit or 16-bit
+    unsigned integers; InputError when the system is at its limits.
     """
     return _decode(_read(path), path)
 
 
 def read_checked(path: Path) -> tuple[np.ndarray, Header]:
-    """The same, and the header. Raises FrameError and InputError as read_picture does."""
+    """The same frame, and its header. Raises FrameError and InputError as read_picture does."""
     content = _read(path)
     picture = _decode(content, path)
     return picture, read_header(content)
 
 
 def read_verified(path: Path) -> bytes:
-    """The bytes of a picture file that decodes without a fault. Raises as read_picture does."""
+    """The bytes of a picture file, after checking that it decodes. Raises as read_picture does."""
     content = _read(path)
     _decode(content, path)
     return content
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A mask, a PNG of any depth, as bool (h, w): where a colour is above 0. Raises FrameError and InputError."""
+    """Read a mask, a PNG of any bit depth: bool (h, w), True where a pixel is above 0. Raises as read_picture does."""
     content = _read(path, "mask")
     try:
         header = read_header(content)
@@ -89,17 +89,19 @@ def decode(path: Path, height: int, width: int, channels: int) -> np.ndarray:
 
 
 def to_planes(picture: np.ndarray, height: int, width: int, channels: int) -> np.ndarray:
-    """A picture, uint8 (h, w, 3) BGR, as the network gets it: uint8 (channels, height, width), BGR or gray.
+    """Convert a picture, uint8 (h, w, 3) BGR, for the network: uint8 (channels, height, width), BGR or gray.
 
-    Gray is 0.299 R + 0.587 G + 0.114 B of the decoded 8-bit colours, for files and for videos. Decoders that are asked
-    for gray have rules of their own: libpng's depends on a gAMA chunk. Resizing is bilinear.
+    Gray is 0.299 R + 0.587 G + 0.114 B of the decoded 8-bit colours, for pictures and videos alike. The decoders do not
+    convert to gray, because each would do it differently; in libpng, it depends on a gAMA chunk. Resizing is bilinear.
     """
     if channels == 1:
         picture = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
     try:
         picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
     except cv2.error as error:
-        raise InputError(f"no memory for frames of {height} x {width} pixels: give smaller --h and --w") from error
+        raise InputError(
+            f"not enough memory for frames of {height} x {width} pixels: give smaller --h and --w"
+        ) from error
     return np.ascontiguousarray(np.atleast_3d(picture).transpose(2, 0, 1))
 
 
@@ -109,7 +111,7 @@ def to_planes(picture: np.ndarray, height: int, width: int, channels: int) -> np
 def _read(path: Path, what: str = "frame") -> bytes:
     try:
         mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):  # a fifo would be waited for, without end
+        if not stat.S_ISREG(mode):  # reading a fifo would wait forever
             found = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
             raise FrameError(f"cannot read {what} {path}: it is {found}, not a file; remove it")
         with open(path, "rb") as file:
@@ -131,7 +133,7 @@ def _decode(content: bytes, path: Path) -> np.ndarray:
 
 
 class _Refused(Exception):
-    """Why a picture is not decoded; what to do."""
+    """Says why a picture is not decoded, and what to do."""
 
 
 DAMAGED = "damaged; extract it again"
@@ -142,7 +144,7 @@ def _check(header: Header) -> None:
     if header.width * header.height > MOST_PIXELS:
         raise _Refused(
             f"{header.width} x {header.height} pixels are more than the {MOST_PIXELS // 10**6} million that a frame "
-            "may have; make it smaller"
+            "may have; reduce its size"
         )
     if header.pixel not in ("uint8", "uint16"):
         raise _Refused(f"its pixels are {header.pixel}; save the data set with 8-bit pixels")
@@ -151,9 +153,9 @@ def _check(header: Header) -> None:
 def _decode_jpeg(content: bytes) -> np.ndarray:
     try:
         picture = simplejpeg.decode_jpeg(content, "BGR", strict=True)
-    except ValueError as error:  # also for what libjpeg itself only warns about
+    except ValueError as error:  # also for damage about which libjpeg only warns
         raise _Refused(TRUNCATED if "remature end" in str(error) else DAMAGED) from error
-    # OpenCV turns pictures upright whose Exif data says that the camera was turned, and converts CMYK in its own way
+    # OpenCV rotates pictures as their Exif data says, and has its own conversion from CMYK
     if b"Exif\0" in content[:65536] or simplejpeg.decode_jpeg_header(content)[2] in ("CMYK", "YCCK"):
         picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     return picture
@@ -173,26 +175,24 @@ def _decode_other(content: bytes, header: Header) -> np.ndarray:
 
 
 def _to_eight_bits(picture: np.ndarray) -> np.ndarray:
-    """uint8 as it is; of uint16 the upper 8 bits, where they hold a picture."""
+    """uint8 unchanged; the upper 8 bits of uint16, if these contain a picture."""
     if picture.dtype == np.uint8:
         return picture
     highest = int(picture.max())
-    if (
-        highest < TOO_FEW_BITS
-    ):  # which of the bits hold a picture is the same for a whole data set: one frame cannot say
+    if highest < TOO_FEW_BITS:  # the right scale is the same for a complete data set, and one frame cannot tell it
         raise _Refused(
-            f"a 16-bit picture whose values end at {highest} of 65535, so 8 bits would keep only "
+            f"a 16-bit picture whose highest value is {highest} of 65535, so 8 bits would keep only "
             f"{highest // 256 + 1} levels of gray; scale the whole data set to 8 bits by one factor, such as 255/4095 "
             "for a 12-bit camera"
         )
     return (picture >> 8).astype(np.uint8)
 
 
-# Headers: a few fields at known places, read here as libraries decode, warn or allocate while they read them ----------
+# Headers: a few fields at known offsets, read here because libraries decode, warn or allocate memory while reading ----
 
 
 def read_header(content: bytes) -> Header:
-    """The Header of a JPEG, PNG, BMP or TIFF. Raises _Refused where there is none."""
+    """The Header of a JPEG, PNG, BMP or TIFF. Raises _Refused when there is none."""
     try:
         if content.startswith(JPEG):
             return _jpeg_header(content)
@@ -202,7 +202,7 @@ def read_header(content: bytes) -> Header:
         if content.startswith(BMP):
             (size,) = struct.unpack_from("<I", content, 14)
             width, height = struct.unpack_from("<HH" if size == 12 else "<ii", content, 18)
-            return Header(abs(width), abs(height))  # a negative height: rows from the top
+            return Header(abs(width), abs(height))  # a negative height means that rows start at the top
         if content.startswith(TIFF):
             return _tiff_header(content)
     except struct.error:
@@ -215,7 +215,7 @@ def _jpeg_header(content: bytes) -> Header:
         height, width, *_ = simplejpeg.decode_jpeg_header(content)
     except ValueError:
         whole = content.rstrip(b"\0").endswith(b"\xff\xd9")
-        raise _Refused("a kind of JPEG that is not read; save it again" if whole else TRUNCATED) from None
+        raise _Refused("an unsupported kind of JPEG; save it again" if whole else TRUNCATED) from None
     return Header(width, height)
 
 
@@ -223,10 +223,10 @@ def _tiff_header(content: bytes) -> Header:
     order = "<" if content.startswith(b"II") else ">"
     (place,) = struct.unpack_from(order + "I", content, 4)
     (count,) = struct.unpack_from(order + "H", content, place)
-    fields = {}  # the first value of each
+    fields = {}  # the first value of each field
     for entry in range(place + 2, place + 2 + 12 * count, 12):
         tag, kind, number = struct.unpack_from(order + "HHI", content, entry)
-        form = {3: "H", 4: "I"}.get(kind)  # 16 and 32 bits; no other kind matters here
+        form = {3: "H", 4: "I"}.get(kind)  # 16 and 32 bits; other kinds are not needed
         if form and number:
             inline = struct.calcsize(form) * number <= 4
             at = entry + 8 if inline else struct.unpack_from(order + "I", content, entry + 8)[0]
@@ -238,7 +238,7 @@ def _tiff_header(content: bytes) -> Header:
 
 
 def _check_png(content: bytes) -> None:
-    """Raise _Refused where a PNG has no end, or a chunk does not fit its checksum, of which libpng prints lines."""
+    """Raise _Refused when a PNG has no end or a wrong checksum, about which libpng would print lines."""
     if PNG_END not in content:
         raise _Refused(TRUNCATED)
     try:

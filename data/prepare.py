@@ -1,13 +1,13 @@
-"""Official archives and plain videos -> the tree of frames that training and evaluation read.
+"""Turn official archives or video files into the folders of frames that training and evaluation read.
 
-    python -m data.prepare ped2|avenue [--output DIR]                     fetches the archive from its authors
+    python -m data.prepare ped2|avenue [--output DIR]                     downloads the archive from its authors
     python -m data.prepare ped2|avenue|shanghai SOURCE [--output DIR]
     python -m data.prepare video TRAIN_VIDEOS --test TEST_VIDEOS --name NAME [--labels CSV] [--output DIR]
 
-A video becomes DIR/<data set>/{training,testing}/frames/<video>/<frame>.jpg, frames counted from 0, and its times are
-kept in .../times/<video>.csv. It is written to a hidden folder and renamed when whole, so a run may be stopped at any
-time and started again: it goes on where it was.
-Exit status: 0 all there, 1 a video failed or is missing, 2 wrong command or full disk, 130 stopped by Ctrl-C.
+A video becomes DIR/<data set>/{training,testing}/frames/<video>/<frame>.jpg, with frames counted from 0, and its times
+are stored in .../times/<video>.csv. It is written to a hidden folder, which is renamed when complete. So the command
+may be stopped at any time, and started again to continue.
+Exit status: 0 complete, 1 a video failed or is missing, 2 wrong command or full disk, 130 stopped by Ctrl-C.
 """
 
 import argparse
@@ -41,8 +41,8 @@ VIDEO = (
     *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".avi", ".mkv", ".webm", ".ogv", ".flv", ".wmv", ".asf"),
     *(".mpg", ".mpeg", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".mxf", ".dv"),
 )
-SMALL_COPY = ".lrv"  # which some cameras keep beside each video
-NO_VIDEO = r"image2|\w+_pipe|tty|bin|idf|xbin|adf"  # formats of single pictures and texts, which FFmpeg opens too
+SMALL_COPY = ".lrv"  # a small copy that some cameras keep beside each video
+NO_VIDEO = r"image2|\w+_pipe|tty|bin|idf|xbin|adf"  # formats of pictures and text that FFmpeg opens too
 MOST_FRAMES = 10_000_000  # four days at 25 frames per second
 
 
@@ -51,14 +51,14 @@ class Job(NamedTuple):
 
     source: Path  # a video file or a folder of pictures
     target: Path  # the folder its frames go to
-    frames: int | None = None  # how many there must be, where that is known
+    frames: int | None = None  # the required number of frames, if known
 
 
 # What to extract -----------------------------------------------------------------------------------------------------
 
 
 def archive_jobs(dataset_type: str, source: Path, dataset: Path) -> list[Job]:
-    """The videos of an official archive, as jobs. Raises InputError when there are none."""
+    """The videos of an official archive as jobs. Raises InputError when there are none."""
     jobs = []
     for split in SPLITS:
         entries = find_entries(source, *LAYOUTS[dataset_type][split])
@@ -68,18 +68,19 @@ def archive_jobs(dataset_type: str, source: Path, dataset: Path) -> list[Job]:
         print(f"{split}: {len(entries)} videos{where}")
     if not jobs:
         folders = " or ".join(LAYOUTS[dataset_type][split][1] for split in SPLITS)
-        raise InputError(f"no {dataset_type} videos in {source}: unpack the archive there, it has {folders}")
+        raise InputError(f"no {dataset_type} videos in {source}: unpack the archive there; it contains {folders}")
     return jobs
 
 
 def video_jobs(path: Path, directory: Path) -> tuple[list[Job], list[str]]:
-    """One video file, or all of a folder, as jobs of that split, and what is wrong with others, a line each.
+    """A video file, or all video files in a folder, as jobs that extract to `directory`, and problems, a line each.
 
-    What is no video is passed over, and named on the terminal. Raises InputError: no videos, or two of the same name.
+    Other files are skipped and named on the terminal. Raises InputError when there are no videos, or two with the same
+    name.
     """
     shown = printable(path)
     if not path.exists():
-        raise InputError(f"no video file or folder {shown}: check the path")
+        raise InputError(f"there is no video file or folder {shown}: check the path")
     if not path.is_file() and not path.is_dir():
         raise InputError(f"{shown} is a pipe or a device: give a video file, or a folder of them")
     files = [path] if path.is_file() else sorted(path.iterdir(), key=lambda entry: natural_key(entry.name))
@@ -91,27 +92,27 @@ def video_jobs(path: Path, directory: Path) -> tuple[list[Job], list[str]]:
         if file.is_dir():
             folders.append(printable(file.name))
         elif not file.exists():
-            problems.append(f"{printable(file)} is a link to {printable(os.readlink(file))}, which is not there")
+            problems.append(f"{printable(file)} is a link to {printable(os.readlink(file))}, which does not exist")
         elif not file.is_file() or (path.is_dir() and not is_video(file)):
             passed_over.append(printable(file.name))
         else:
             name = printable(file.stem)
-            other = jobs.setdefault(name.casefold(), Job(file, directory / name))  # some disks ignore case
+            other = jobs.setdefault(name.casefold(), Job(file, directory / name))  # some file systems ignore case
             if other.source != file:
                 raise InputError(
                     f"{printable(other.source)} and {printable(file)} would both be video {name}: rename one"
                 )
     if passed_over:
-        print(f"{shown}: passed over, no video: {', '.join(passed_over)}")
+        print(f"{shown}: skipped, since they are not videos: {', '.join(passed_over)}")
     if folders:
-        print(f"{shown}: folders in it are not read: {', '.join(folders)}; move their videos up to have them extracted")
+        print(f"{shown}: folders inside it are not read: {', '.join(folders)}; move their videos up to extract them")
     if not jobs and not problems:
         raise InputError(f"no video files in {shown}")
     return list(jobs.values()), problems
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file is a video: by the end of its name or, where that is not a known one, by what it holds."""
+    """Whether a file is a video, judged by its extension or, if that is unknown, by its content."""
     ending = path.suffix.lower()
     if ending in VIDEO or ending == SMALL_COPY or ending in EXTENSIONS:
         return ending in VIDEO
@@ -124,9 +125,9 @@ def is_video(path: Path) -> bool:
 
 
 def check_labels(path: Path, jobs: list[Job]) -> None:
-    """Raise InputError where the labels cannot fit the test videos, as far as that is known before extraction.
+    """Raise InputError when the labels cannot fit the test videos, as far as that is known before extraction.
 
-    How many frames a video has is known afterwards only: headers may be wrong.
+    The number of frames of a video is known only after extraction, because headers may be wrong.
     """
     endless = ("",) * MOST_FRAMES
     videos = [Video(job.target.name, job.target, endless) for job in jobs]
@@ -143,23 +144,23 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def is_done(job: Job) -> bool:
-    """Whether the frames are there: as many as there must be, or, of a video of unknown length, any."""
+    """Whether the frames exist: the required number of them, or any if the length of the video is unknown."""
     found = len(picture_files(job.target)) if job.target.is_dir() else 0
     needed = len(picture_files(job.source)) if job.source.is_dir() else job.frames
     return found > 0 and (needed is None or found == needed)
 
 
 def picture_jpeg(path: Path, quality: int) -> bytes:
-    """A picture file as the bytes of a JPEG; a JPEG stays as it is. Raises InputError where it is damaged."""
+    """A picture file as the bytes of a JPEG; a JPEG is left unchanged. Raises InputError when it is damaged."""
     if path.name.lower().endswith((".jpg", ".jpeg")):
         return read_verified(path)
     return encode(read_picture(path), quality)
 
 
 def jpegs(source: Path, quality: int) -> Iterator[tuple[bytes, float | None]]:
-    """The frames of a video file or a folder of pictures: the bytes of a JPEG, and the time in seconds from the first.
+    """The frames of a video file or a folder of pictures: the bytes of a JPEG, and the seconds since the first frame.
 
-    Pictures have no times. Raises InputError when one cannot be read, or when a video is not whole.
+    Pictures have no times. Raises InputError when a picture cannot be read, or when a video is cut short.
     """
     if source.is_dir():
         for path in picture_files(source):
@@ -178,7 +179,7 @@ def jpegs(source: Path, quality: int) -> Iterator[tuple[bytes, float | None]]:
                 jumps.append(count)
             yield encode(decoded.picture, quality), seconds
         if problem := reader.problem():
-            raise InputError(f"{shown} {problem}: get it again, or re-encode")
+            raise InputError(f"{shown} {problem}: copy or download it again, or re-encode it")
         if reader.lost:
             tqdm.write(f"note: {reader.lost} of the {reader.packets} packets of {shown} cannot be decoded")
         if jumps:
@@ -187,7 +188,7 @@ def jpegs(source: Path, quality: int) -> Iterator[tuple[bytes, float | None]]:
 
 
 def announced_frames(job: Job) -> int:
-    """How many frames a job will give, roughly, as far as can be known without reading them."""
+    """The approximate number of frames of a job, as far as it is known without reading them."""
     if job.frames or job.source.is_dir():
         return job.frames or len(picture_files(job.source))
     try:
@@ -199,17 +200,17 @@ def announced_frames(job: Job) -> int:
 
 
 def encode(image: np.ndarray, quality: int) -> bytes:
-    """uint8 (h, w, 3) -> the bytes of a JPEG. In memory, as cv2.imwrite tells no errors and not all paths work."""
+    """uint8 (h, w, 3) -> the bytes of a JPEG. cv2.imwrite is not used: it hides errors and rejects some paths."""
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
 def extract(job: Job, quality: int, stop: threading.Event, bar: tqdm) -> None:
-    """Write the frames of one video; they appear under its name when all are there. Gives up when `stop` is set."""
+    """Write the frames of one video, which appear under its name when complete. Gives up when `stop` is set."""
     part = job.target.with_name(f".{job.target.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
     try:
         part.mkdir(parents=True)
-        # zeros for programs that sort by letters; official names of pictures have three digits
+        # leading zeros for programs that sort names as text; official frames have three digits
         digits = 3 if job.source.is_dir() else 5
         times: list[float | None] = []
         for index, (jpeg, seconds) in enumerate(jpegs(job.source, quality)):
@@ -221,20 +222,20 @@ def extract(job: Job, quality: int, stop: threading.Event, bar: tqdm) -> None:
         if not times:
             raise InputError(f"no frames in {job.source}")
         if known := [seconds for seconds in times if seconds is not None]:
-            write_times(times_path(job.target), known)  # first, so that a video that is there has its times
-        shutil.rmtree(job.target, ignore_errors=True)  # the wrong number of frames
+            write_times(times_path(job.target), known)  # first, so that an extracted video has its times
+        shutil.rmtree(job.target, ignore_errors=True)  # it has the wrong number of frames
         part.rename(job.target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
 def extract_all(jobs: list[Job], workers: int, quality: int) -> list[str]:
-    """Extract the videos that are not there yet, several at once. Returns what went wrong, one line per video.
+    """Extract the missing videos, several at once. Returns what went wrong, one line per video.
 
     Raises InputError when frames cannot be written.
     """
     todo = [job for job in jobs if not is_done(job)]
-    print(f"{len(todo)} videos to extract, {len(jobs) - len(todo)} are there already", flush=True)
+    print(f"{len(todo)} videos to extract, {len(jobs) - len(todo)} exist already", flush=True)
     failures, stop = [], threading.Event()
     total = sum(map(announced_frames, todo))
     # threads are enough: PyAV and OpenCV work outside Python's lock
@@ -249,20 +250,20 @@ def extract_all(jobs: list[Job], workers: int, quality: int) -> list[str]:
                 except OSError as error:
                     what = f"cannot write {futures[future].target}: {error.strerror}"
                     raise InputError(f"{what}; make room, then run this again") from error
-        except BaseException:  # above all Ctrl-C: the other videos end at their next frame
+        except BaseException:  # usually Ctrl-C: the other extractions end at their next frame
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
     return failures
 
 
-# What is there now ---------------------------------------------------------------------------------------------------
+# What is on disk now --------------------------------------------------------------------------------------------------
 
 
 def print_counts(dataset: Path, dataset_type: str) -> list[str]:
-    """Print what is on disk as a table, for the official data sets against what there should be.
+    """Print the videos and frames on disk as a table, for official data sets with the official numbers.
 
-    Returns the differences, a line each.
+    Returns the differences, one per line.
     """
     problems = []
     print(f"\n{dataset}\n{'split':<10}{'videos':>12}{'frames':>20}")
@@ -285,27 +286,29 @@ def print_counts(dataset: Path, dataset_type: str) -> list[str]:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     common = Parser(add_help=False)
-    common.add_argument("--output", type=Path, default=Path("dataset"), help="where the data sets are")
-    common.add_argument("--quality", type=int, default=95, help="JPEG quality, 1 to 100")
-    common.add_argument("--workers", type=int, default=os.cpu_count(), help="videos extracted at once")
-    parser = Parser(prog="python -m data.prepare", description="Archives and videos -> frames, see data/README.md.")
+    common.add_argument("--output", type=Path, default=Path("dataset"), help="the folder that contains the data sets")
+    common.add_argument("--quality", type=int, default=95, help="JPEG quality, from 1 to 100")
+    common.add_argument("--workers", type=int, default=os.cpu_count(), help="number of videos extracted at once")
+    parser = Parser(
+        prog="python -m data.prepare", description="Turn archives and videos into frames; see data/README.md."
+    )
     commands = parser.add_subparsers(dest="command", metavar="ped2|avenue|shanghai|video", required=True)
     for dataset_type in BUILT_IN:
         command = commands.add_parser(dataset_type, parents=[common], help=f"the official {dataset_type} archive")
         command.add_argument(
-            "source", type=Path, nargs="?", help="the folder it was unpacked to; the archive is fetched if not given"
+            "source", type=Path, nargs="?", help="the folder of the unpacked archive; it is downloaded if not given"
         )
         command.add_argument(
-            "--download_dir", type=Path, help="where fetched archives are kept; OUTPUT/downloads if not given"
+            "--download_dir", type=Path, help="where to keep downloaded archives; OUTPUT/downloads if not given"
         )
-        command.add_argument(
-            "--url", nargs="+", help="mirrors of the archives; their checksums have to hold all the same"
-        )
+        command.add_argument("--url", nargs="+", help="mirrors of the archives, which must have the same checksums")
     command = commands.add_parser("video", parents=[common], help="your own videos")
-    command.add_argument("train", type=Path, metavar="TRAIN_VIDEOS", help="normal videos: a folder of them or one file")
-    command.add_argument("--test", type=Path, required=True, help="videos to find anomalies in: a folder or one file")
-    command.add_argument("--name", required=True, help="name of the data set, to be given as --dataset_type")
-    command.add_argument("--labels", type=Path, help="csv of the abnormal intervals: video,first,last")
+    command.add_argument("train", type=Path, metavar="TRAIN_VIDEOS", help="normal videos: a folder or one file")
+    command.add_argument(
+        "--test", type=Path, required=True, help="videos to search for anomalies: a folder or one file"
+    )
+    command.add_argument("--name", required=True, help="name of the data set, for --dataset_type")
+    command.add_argument("--labels", type=Path, help="csv file of abnormal intervals: video,first,last")
     args = parser.parse_args(arguments)
     if not 1 <= args.quality <= 100:
         parser.error("--quality must be 1 to 100")
@@ -313,15 +316,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--workers must be 1 or more")
     if args.command == "video":
         if not re.fullmatch(r"\w[\w.-]*", args.name) or args.name in (*BUILT_IN, "synthetic"):
-            parser.error(f"--name {args.name!r}: letters, digits, - and _, and no name of a data set that is known")
+            parser.error(f"--name {args.name!r}: use letters, digits, - and _, and not the name of a built-in data set")
         if args.labels and not args.labels.is_file():
-            parser.error(f"--labels: no file {args.labels}")
+            parser.error(f"--labels: there is no file {args.labels}")
     return args
 
 
 @contextlib.contextmanager
 def archive(args: argparse.Namespace) -> Iterator[Path]:
-    """The folder of an official archive: SOURCE, or what was fetched, which is removed again. Raises InputError."""
+    """The folder of an official archive: SOURCE, or a downloaded one, which is removed again. Raises InputError."""
     if args.source is None:
         paths = fetch(args.command, args.download_dir or args.output / "downloads", args.url)
         with unpacked(args.command, paths) as folder:
@@ -329,7 +332,7 @@ def archive(args: argparse.Namespace) -> Iterator[Path]:
         return
     source = args.source.resolve()  # so that it has parents
     if not source.is_dir():
-        raise InputError(f"no folder {source}: unpack the archive first and give the folder")
+        raise InputError(f"there is no folder {source}: unpack the archive first and give its folder")
     yield source
 
 
@@ -356,7 +359,7 @@ def main(arguments: list[str] | None = None) -> int:
         videos = find_videos(dataset / "testing" / "frames")
         write_intervals(dataset / "frame_labels.csv", read_intervals(args.labels, videos))
     complete = not problems and not failures
-    print("complete" if complete else "not complete: add what is missing and run this again, the rest is kept")
+    print("complete" if complete else "not complete: add what is missing and run this again; finished videos are kept")
     return 0 if complete else 1
 
 

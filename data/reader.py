@@ -1,4 +1,4 @@
-"""Decode a video file or a network address with PyAV: pictures upright, with their presentation times."""
+"""Decodes a video file or a network address with PyAV, into upright pictures with their presentation times."""
 
 import re
 from bisect import insort
@@ -11,33 +11,33 @@ import numpy as np
 from data.frames import printable
 from utils import InputError
 
-ANY_FPS = 25.0  # where the source gives no rate
-MOST_FPS = 1000.0  # headers may hold anything
-OPEN_SECONDS, READ_SECONDS = 10.0, 5.0  # how long a network source may take to open, and to give the next packet
-WHOLE = 0.9  # a video that ends before this part of its length is cut short
-UNTIMED = ("mpjpeg", "mjpeg", "h264", "hevc")  # formats whose times FFmpeg makes up from a rate
+ANY_FPS = 25.0  # used if the source gives no rate
+MOST_FPS = 1000.0  # the highest rate that is believed, since headers may hold anything
+OPEN_SECONDS, READ_SECONDS = 10.0, 5.0  # how long a network source may take to open, and to send the next packet
+WHOLE = 0.9  # a video that ends before this share of its duration is cut short
+UNTIMED = ("mpjpeg", "mjpeg", "h264", "hevc")  # formats whose times FFmpeg invents from a rate
 
 
 class Decoded(NamedTuple):
     """One picture of a video."""
 
-    seconds: float | None  # presentation time on the source's own clock; None where the source has none
+    seconds: float | None  # presentation time on the source's own clock; None if the source gives none
     picture: np.ndarray  # uint8 (h, w, 3) BGR, upright
-    corrupt: bool  # marked so by the decoder, or data before it was lost and no key frame came since
+    corrupt: bool  # marked so by the decoder, or data was lost and no key frame has come since
 
 
 class Reader:
-    """Iterated over once, gives each picture of a video file or a network address as Decoded.
+    """Iterates once over the pictures of a video file or a network address, each as Decoded.
 
-    source: a path, or an address when `network` is set. Raises InputError where it does not open. Damage while reading
-    is no error: `problem()` describes it afterwards.
+    source: a path, or an address if `network` is set. Raises InputError when it cannot be opened. Damage found while
+    reading raises no error: `problem()` describes it afterwards.
     """
 
     def __init__(self, source: str, network: bool = False):
         self.shown = printable(source)
-        # UDP loses packets, so it is left to servers that refuse TCP
+        # UDP loses packets, so it is used only with servers that refuse TCP
         options = {"rtsp_flags": "prefer_tcp"} if network and source.lower().startswith("rtsp") else {}
-        # "file:" keeps FFmpeg from taking a name with a colon for a protocol
+        # without "file:", FFmpeg would read a name with a colon as a protocol
         name, timeout = (source, (OPEN_SECONDS, READ_SECONDS)) if network else (f"file:{source}", None)
         try:
             self.container = av.open(name, options=options, timeout=timeout)
@@ -45,23 +45,23 @@ class Reader:
             raise InputError(f"{explain(error)}") from error
         if not self.container.streams.video:
             self.container.close()
-            raise InputError("it holds no video")
+            raise InputError("it contains no video")
         self.stream = self.container.streams.video[0]
-        if not network:  # frame threads are fast, but hold frames back
+        if not network:  # frame threads are fast, but delay frames
             self.stream.thread_type = "AUTO"
         rates = [float(rate) for rate in (self.stream.guessed_rate, self.stream.average_rate) if rate]
         self.fps = next((rate for rate in rates if 0 < rate <= MOST_FPS), ANY_FPS)
         self.duration = self._duration()
         self.format = self.container.format.name
-        # what has neither a length in seconds nor one in bytes goes on; the bytes of an HLS address are its playlist's
+        # a source without a length in seconds or bytes is live; the length of an HLS address is that of its playlist
         self.live = network and self.duration is None and (self.container.size <= 0 or "hls" in self.format)
         self.packets = self.lost = self.count = 0  # packets read, packets that could not be decoded, pictures given
         self.first: float | None = None  # seconds on the source's clock: the time of the first picture
-        self.end: float | None = None  # and of the end of the packets
+        self.end: float | None = None  # and the time at which the last packet ends
         self.error: str | None = None
 
     def _duration(self) -> float | None:
-        """Seconds of the picture, by the stream itself: a sound track may be longer. None where it does not say."""
+        """The duration of the video stream in seconds (the sound may be longer); None if it is not stated."""
         if self.stream.duration and self.stream.time_base:
             return float(self.stream.duration * self.stream.time_base)
         if written := re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d*)?)", self.stream.metadata.get("DURATION", "")):
@@ -71,8 +71,8 @@ class Reader:
 
     def __iter__(self) -> Iterator[Decoded]:
         damaged = False
-        # AVI stores no presentation times, and what FFmpeg guesses for it is in the order of decoding. Pictures come in
-        # the order of showing, so each takes the earliest time of the packets that are waiting.
+        # AVI stores no presentation times, and FFmpeg guesses them in decoding order. Pictures arrive in presentation
+        # order, so each takes the earliest time of the packets that are waiting.
         waiting: list[float] = []
         reorders = self.format == "avi"
         packets = self.container.demux(self.stream)
@@ -101,7 +101,7 @@ class Reader:
                 del waiting[-1:]
                 continue
             for frame in frames:
-                # what follows lost data is smeared until a key frame comes
+                # pictures after lost data are smeared until the next key frame
                 damaged = frame.is_corrupt or (damaged and not frame.key_frame)
                 seconds = None
                 if frame.pts is not None and frame.time_base and self.format not in UNTIMED:
@@ -113,7 +113,7 @@ class Reader:
                 yield Decoded(seconds, _upright(frame), damaged)
 
     def problem(self) -> str | None:
-        """What was wrong with a source that has been read to its end: "is cut short ..." and the like, or None."""
+        """What was wrong with a source that was read to its end, such as "is cut short ...", or None."""
         if self.count == 0:
             return "gives no frame" + (f" ({self.error})" if self.error else "")
         if self.error:
@@ -131,7 +131,7 @@ class Reader:
 
 
 def explain(error: Exception) -> str:
-    """An error of PyAV in a few words, without the address, which may hold a password."""
+    """An error of PyAV in a few words, without the address, which may contain a password."""
     if isinstance(error, av.error.InvalidDataError):
         return "no video, or broken"
     if isinstance(error, av.error.ExitError):
@@ -140,9 +140,9 @@ def explain(error: Exception) -> str:
 
 
 def _upright(frame: av.VideoFrame) -> np.ndarray:
-    """The picture as uint8 (h, w, 3) BGR, turned and mirrored as the display matrix of the file says."""
+    """The picture as uint8 (h, w, 3) BGR, rotated and mirrored as the display matrix of the file says."""
     picture: np.ndarray = frame.to_ndarray(format="bgr24")
-    side_data: Any = frame.side_data  # whose stubs know of motion vectors only
+    side_data: Any = frame.side_data  # the type stubs know only motion vectors
     for data in side_data:
         if data.type.name == "DISPLAYMATRIX":
             # a point (x, y) is shown at (a x + c y, b x + d y)

@@ -1,8 +1,8 @@
-"""What the synthetic data set shows: people, bicycles, carts and balls on a footpath, and how they are painted.
+"""The scene of the synthetic data set: people, bicycles, carts and balls on a footpath, and how they are drawn.
 
-The world is in metres, points (n, 3): right of the camera's axis, up from the ground, away from the camera. Things are
-built around their own place, as (forward, left, up). Pictures are half as wide again as high, and are drawn at twice
-their size and averaged down. Colours are BGR.
+World coordinates are in metres, points (n, 3): to the right of the camera's axis, up from the ground, away from the
+camera. Things are built around their own origin, as (forward, left, up). Frames are 1.5 times as wide as high; they are
+drawn at twice their size and averaged down. Colours are BGR.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 PATH = (9.0, 13.2)  # metres away: where people cross from side to side
-BRANCH = 1.5  # half the width of the path that joins it from behind
+BRANCH = 1.5  # half the width of the path that joins it from the far side
 CAMERA, FOCAL, HORIZON = 8.0, 1.5, -0.45  # metres up; focal length and the horizon's y in heights of the picture
 SUN = np.array([[1, 0, 0], [0.55, 0, 0.3], [0, 0, 1]])  # a point @ SUN is its shadow on the ground
 DARK = (42, 42, 44)
@@ -24,7 +24,7 @@ Look = dict[str, Any]  # sizes and colours
 
 
 class Part(NamedTuple):
-    """A tube along a line of points or, with radius 0, a face that has them as corners."""
+    """A tube along a line of points or, with radius 0, a face with these corners."""
 
     points: np.ndarray  # (n, 3)
     radius: float
@@ -32,9 +32,9 @@ class Part(NamedTuple):
 
 
 class Gait(NamedTuple):
-    """How a body moves; angles to the vertical in radians, forward is positive."""
+    """How a body moves. Angles are to the vertical, in radians, and positive forward."""
 
-    stride: float  # metres in which both legs step once
+    stride: float  # metres in which each leg makes one step
     thigh: float
     swing: float  # of the thighs
     knee: float
@@ -56,7 +56,7 @@ GAITS = {
 
 
 def tube(radius: float, colour: Colour, *points: Point) -> Part:
-    points = points * 2 if len(points) == 1 else points  # a ball: OpenCV draws no line of one point
+    points = points * 2 if len(points) == 1 else points  # a ball, because OpenCV does not draw a line of one point
     return Part(np.array(points, dtype=np.float64), radius, colour)
 
 
@@ -65,7 +65,7 @@ def shade(colour: Colour, light: float) -> Colour:
 
 
 def limb(start: tuple[float, float], left: float, radius: float, *bones: tuple[float, float, Colour]) -> list[Part]:
-    """Tubes that hang one from the other, the first from `start` (forward, up); bones are (length, angle, colour)."""
+    """A chain of tubes from `start` (forward, up); bones are (length, angle, colour)."""
     parts = []
     for length, angle, colour in bones:
         end = (start[0] + length * np.sin(angle), start[1] - length * np.cos(angle))
@@ -75,11 +75,11 @@ def limb(start: tuple[float, float], left: float, radius: float, *bones: tuple[f
 
 
 def figure(look: Look, travelled: float, seat: tuple[float, float] | None = None) -> list[Part]:
-    """A person whose lower foot stands on the ground, or who sits at `seat` (forward, up)."""
+    """A person who stands with the lower foot on the ground, or who sits at `seat` (forward, up)."""
     gait, tall = look["gait"], look["tall"]
     phases = look["phase"] + 2 * np.pi * travelled / gait.stride + np.array([0, np.pi])
     thighs = gait.thigh + gait.swing * np.sin(phases)
-    shins = thighs - gait.knee * (0.2 + np.cos(phases).clip(0))  # a knee bends most while its foot comes forward
+    shins = thighs - gait.knee * (0.2 + np.cos(phases).clip(0))  # a knee bends most while its foot moves forward
     bone = 0.24 * tall
     hip = seat or (0, 0.06 + bone * (np.cos(thighs) + np.cos(shins)).max())
     neck = hip[0] + 0.31 * tall * np.sin(gait.lean), hip[1] + 0.31 * tall * np.cos(gait.lean)
@@ -108,7 +108,7 @@ def cyclist(look: Look, travelled: float) -> list[Part]:
 
 
 def box(colour: Colour, corner: Point, opposite: Point) -> list[Part]:
-    """Four faces, those at the ends first: the one that looks away from the camera is painted over."""
+    """Four faces, the ends first, so that the end that faces away from the camera is painted over."""
     points = np.stack(np.meshgrid(*zip(corner, opposite, strict=True), indexing="ij"), axis=-1).reshape(8, 3)
     faces = (((0, 1, 3, 2), 0.7), ((4, 5, 7, 6), 0.9), ((1, 3, 7, 5), 1.05), ((0, 1, 5, 4), 0.8))  # back front top near
     return [Part(points[list(corners)], 0, shade(colour, light)) for corners, light in faces]
@@ -124,7 +124,7 @@ def cart(look: Look, travelled: float) -> list[Part]:
 
 
 def ball(look: Look, travelled: float) -> list[Part]:
-    """A big ball that somebody out of the picture threw: 5 m from bounce to bounce."""
+    """A big ball, thrown from outside the picture, that bounces every 5 m."""
     flight = (look["phase"] + travelled / 5) % 1
     up = 0.38 + 6 * flight * (1 - flight)
     return [tube(0.38, look["paint"], (0, 0, up)), tube(0.2, shade(look["paint"], 1.15), (0, 0, up + 0.12))]
@@ -135,30 +135,30 @@ BUILD: dict[str, Build] = {"walker": figure, "runner": figure, "cyclist": cyclis
 
 
 class Actor(NamedTuple):
-    """Something on a straight way through the view."""
+    """Something that moves through the view in a straight line."""
 
     kind: str
     look: Look
-    start: float  # frame; may be before the first
-    frames: float  # that the way takes
+    start: float  # the frame at which it starts, which may be negative
+    frames: float  # how many frames it takes
     origin: np.ndarray  # (right, away)
-    way: np.ndarray  # from there to where it leaves
+    way: np.ndarray  # the vector from the origin to its end
 
     def present(self, frame: float) -> bool:
         return self.start <= frame <= self.start + self.frames
 
     def place(self, frame: float) -> np.ndarray:
-        """Where it is: (right, away)."""
+        """Its position: (right, away)."""
         return self.origin + (frame - self.start) / self.frames * self.way
 
     def parts(self, frame: float) -> list[Part]:
-        """Its Parts in the world, in the order to paint them."""
+        """Its Parts in world coordinates, in the order in which to draw them."""
         length = np.hypot(*self.way)
         (right, away), (cos, sin) = self.place(frame), self.way / length
         placed = []
         for points, radius, colour in BUILD[self.kind](self.look, (frame - self.start) / self.frames * length):
             forward, left, up = points.T
-            left = left if cos > 0 else -left  # things are built to go right: what they call left is their far side
+            left = left if cos > 0 else -left  # things are built moving right, so their left is their far side
             place = right + forward * cos - left * sin, up, away + forward * sin + left * cos
             placed.append(Part(np.stack(place, axis=1), radius, colour))
         return placed
@@ -170,7 +170,7 @@ class Actor(NamedTuple):
 def paint(
     canvas: np.ndarray, parts: Sequence[Part], height: int, gray: int | None = None, offset: tuple[int, int] = (0, 0)
 ) -> None:
-    """Draw Parts on a canvas, `height` pixels of which are the picture's height; `gray` stands in for their colours."""
+    """Draw Parts on a canvas for a picture of this height in pixels; `gray`, if given, replaces their colours."""
     for points, radius, colour in parts:
         colour = colour if gray is None else (gray, gray, gray)
         right, up, away = points.T
@@ -185,7 +185,7 @@ def paint(
 
 
 def with_shadows(canvas: np.ndarray, parts: Sequence[Part]) -> np.ndarray:
-    """A copy of a canvas (h, w, 3) with the soft shadows of Parts on the ground."""
+    """A copy of a canvas (h, w, 3) with soft shadows of the Parts on the ground."""
     mask = np.zeros(canvas.shape[:2], np.uint8)
     paint(mask, [part._replace(points=part.points @ SUN) for part in parts], len(mask), 255)
     soft = cv2.GaussianBlur(mask, (0, 0), len(mask) / 200)
@@ -193,14 +193,14 @@ def with_shadows(canvas: np.ndarray, parts: Sequence[Part]) -> np.ndarray:
 
 
 def scenery(height: int) -> np.ndarray:
-    """The scene without anybody, uint8 (height, width, 3)."""
+    """The empty scene, uint8 (height, width, 3)."""
     rng = np.random.default_rng(0)
     column, row = np.meshgrid(np.arange(height * 3 // 2) / height - 0.75, np.arange(height) / height)
     away = CAMERA * FOCAL / (row - HORIZON)
     right = column * away / FOCAL
 
     def noise(grain: float) -> np.ndarray:
-        """Smooth noise in [0, 1] on the ground, in blotches of `grain` metres."""
+        """Smooth noise in [0, 1] on the ground, with patches of `grain` metres."""
         grid = np.pad(rng.random((64, 64), dtype=np.float32), (0, 1), mode="wrap")
         columns, rows = ((v / grain % 64).astype(np.float32) for v in (right, away))
         return cv2.remap(grid, columns, rows, cv2.INTER_LINEAR)
@@ -230,7 +230,7 @@ def scenery(height: int) -> np.ndarray:
 
 
 def in_view(actor: Actor, frame: float) -> float:
-    """The share of its outline that is in the picture."""
+    """The share of an actor's outline that is in the picture."""
     height, width = 80, 120
     mask = np.zeros((3 * height, 3 * width), np.uint8)
     paint(mask, actor.parts(frame), height, 255, offset=(width, height))

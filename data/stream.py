@@ -1,4 +1,4 @@
-"""The frames of a video file, a camera or a network stream, as they come and of their own size."""
+"""The frames of a video file, a camera or a network stream, as they arrive and at their original size."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from data.reader import ANY_FPS, MOST_FPS, Decoded, Reader
 from data.times import Clock
 from utils import InputError
 
-WAITING = 32  # frames of a live source that wait for the consumer at most
+WAITING = 32  # the most frames of a live source that may wait for the consumer
 LONGEST_PAUSE = 15.0  # seconds between two attempts to open a source again
 
 
@@ -28,25 +28,25 @@ LONGEST_PAUSE = 15.0  # seconds between two attempts to open a source again
 class Frame:
     """One frame of a stream."""
 
-    index: int  # counted from 0 over all frames of the source; live, those that were left out are counted too
-    seconds: float  # presentation time from the first frame; it only grows
+    index: int  # counted from 0 over all frames of the source, including those of a live source that are left out
+    seconds: float  # presentation time since the first frame; it never decreases
     picture: np.ndarray  # uint8 (h, w, 3) BGR, upright
-    gap: bool  # no clip may hold this frame and the one before it
-    scored: bool  # False: this frame only completes the clips of later frames, as scoring is slower than the source
-    captured: float | None  # wall-clock time (time.time()) at which a live source gave it, None for a file
+    gap: bool  # no clip may contain both this frame and the previous one
+    scored: bool  # False: the frame only serves the clips of later frames, because scoring is slower than the source
+    captured: float | None  # time.time() at which it came from a live source; None for a file
 
 
 class Stream:
-    """Iterated over once, it gives each Frame of a source.
+    """Iterates once over the Frames of a source.
 
     source: the path of a video file, the number of a camera, or an address such as rtsp://...; fps: frames per second
-    instead of what the source says (for a file, times are then counted at this rate); patience: seconds for which a
-    live source that dropped is opened again. Raises InputError where it does not open. Frames that end early are no
-    error: `problem` then says why, as a line. shown: what to call the source; name: the same, fit for a folder.
+    to use instead of the source's own (for a file, times are then counted at this rate); patience: seconds during which
+    a live source that has dropped is reopened. Raises InputError when the source cannot be opened. Ending early is no
+    error: `problem` then says why, in one line. shown: the source's name for messages; name: its name for a folder.
 
-    A live source is read by a thread. Clips need frames at the step that the model was trained at, so where scoring is
-    slower than the source every frame is still given, but only every n-th is to be scored (Frame.scored). Frames are
-    left out altogether, with a gap, where the consumer stops for longer, and where the decoder marks them as corrupt.
+    A thread reads a live source. Clips need frames at the interval with which the model was trained. So if scoring is
+    slower than the source, every frame is still given, but only every n-th is to be scored (Frame.scored). Frames are
+    left out completely, with a gap, if the consumer pauses for longer, or if the decoder marks them as corrupt.
     """
 
     def __init__(self, source: str, fps: float | None = None, patience: float = 60.0):
@@ -65,17 +65,19 @@ class Stream:
                 raise InputError(f"video {self.shown} {what}: give a video file")
         self.reader = self._open()
         self.live = self.reader.live
-        if self.live:  # watching it again overwrites nothing
+        if self.live:  # so that watching it again overwrites nothing
             self.name += time.strftime("-%Y%m%d-%H%M%S")
         self.given_fps, self.fps = fps, fps or self.reader.fps
         duration = self.reader.duration
-        self.announced = round(duration * self.fps) if duration and not self.live else None  # frames, roughly
+        self.announced = (
+            round(duration * self.fps) if duration and not self.live else None
+        )  # approximate number of frames
         self.problem: str | None = None
-        self.count = 0  # frames that the source gave so far
-        self.dropped = 0  # frames of a live source that were not to be scored, or left out
-        self.corrupt = 0  # frames left out since the decoder marks them
+        self.count = 0  # frames that the source has given so far
+        self.dropped = 0  # frames of a live source that were not scored or were left out
+        self.corrupt = 0  # frames left out because the decoder marks them
         self.latest = 0.0  # the time of the newest frame of a live source
-        self.behind = 0.0  # seconds, the most that scoring was behind a live source
+        self.behind = 0.0  # the longest delay of scoring behind a live source, in seconds
         self.size: tuple[int, ...] | None = None
         self.changed = threading.Condition()  # guards the four below
         self.queue: deque[Frame] = deque()
@@ -86,22 +88,22 @@ class Stream:
         return self._live_frames() if self.live else self._file_frames()
 
     def waiting(self) -> bool:
-        """Whether a frame of a live source can be taken at once."""
+        """Whether a frame of a live source is available now."""
         return bool(self.queue)
 
     def stop(self) -> None:
-        """Give no more frames from here on. A signal handler may call it."""
+        """Give no more frames. A signal handler may call it."""
         with self.changed:
             self.stopped = True
             self.changed.notify_all()
 
     def close(self) -> None:
-        """End the stream: promptly, but a network read that gets no answer ends by itself within seconds."""
+        """End the stream at once; only a network read without an answer may last a few seconds more."""
         self.stop()
         if self.thread is None:
             self.reader.close()
         else:
-            self.thread.join(timeout=2)  # it closes what it reads from
+            self.thread.join(timeout=2)  # the thread closes its source
         if self.dropped:
             tqdm.write(
                 f"{self.shown}: {self.dropped} of {self.count} frames were not scored; scoring was at most "
@@ -145,14 +147,16 @@ class Stream:
     # A live source ----------------------------------------------------------------------------------------------------
 
     def _live_frames(self) -> Iterator[Frame]:
-        """What the thread puts into the queue. Every n-th frame is to be scored; n grows and falls with the queue."""
+        """The frames that the thread queues. Every n-th is to be scored; n follows the length of the queue."""
         self.thread = threading.Thread(target=self._read, name="stream", daemon=True)
         self.thread.start()
         every, since_scored, since_change, fullest = 1, 0, 0, 0
         while True:
             with self.changed:
                 while not (self.queue or self.ended or self.stopped):
-                    self.changed.wait(0.2)  # a signal that another thread takes is handled between two waits
+                    self.changed.wait(
+                        0.2
+                    )  # signals are handled between two waits, even if another thread receives them
                 if self.stopped or not self.queue:
                     return
                 waiting = len(self.queue)
@@ -165,8 +169,8 @@ class Stream:
                 if not self.dropped:
                     tqdm.write(
                         f"warning: scoring is slower than {self.shown}: it is {late:.1f} s behind after "
-                        f"{frame.index} frames, so only every {every}nd frame or fewer are scored from here; "
-                        "their clips keep the frame rate. The number left out is given at the end"
+                        f"{frame.index} frames, so at most every {every}nd frame is scored from now on; "
+                        "clips keep the frame rate. The number of frames left out is given at the end"
                     )
             elif every > 1 and since_change >= 8 * WAITING and fullest <= WAITING // 4:
                 every, since_change, fullest = every - 1, 0, 0
@@ -178,8 +182,8 @@ class Stream:
             yield replace(frame, scored=scored)
 
     def _read(self) -> None:
-        """The reading thread: everything that the source gives, and a source that drops is opened again."""
-        start, last = None, time.monotonic()  # when the first frame and the newest came
+        """The reading thread: queues the frames of the source, and reopens a source that has dropped."""
+        start, last = None, time.monotonic()  # when the first and the newest frame came
         reader: Reader | _Camera | None = self.reader
         try:
             while reader is not None and not self.stopped and not self.problem:
@@ -189,7 +193,7 @@ class Stream:
                     now = time.monotonic()
                     start = now if start is None else start
                     if first_of_connection:
-                        # a source that comes faster than time itself goes on where it was
+                        # a source that runs faster than real time continues where it was
                         offset = max(now - start, self.latest + 1 / self.fps) if self.count else 0.0
                         if offset:
                             tqdm.write(f"{self.shown} is back after {now - lost_at:.0f} s")
@@ -201,7 +205,7 @@ class Stream:
                 reason = getattr(reader, "error", None) or "no more frames came"
                 reader.close()
                 reader = None if self.stopped or self.problem else self._open_again(last, reason)
-        except Exception as error:  # whatever happens here must reach the consumer, which waits
+        except Exception as error:  # any error must reach the consumer, which is waiting
             self.problem = f"{self.shown} cannot be read further: {type(error).__name__}: {error}"
         finally:
             if reader is not None:
@@ -211,7 +215,7 @@ class Stream:
                 self.changed.notify_all()
 
     def _put(self, decoded: Decoded, clock: Clock, offset: float, arrived: float) -> None:
-        """Queue a frame. The oldest are left out where the queue is full: the consumer has stopped for long."""
+        """Queue a frame. If the queue is full, because the consumer has paused, the oldest frames are left out."""
         seconds, jumps = clock.place(decoded.seconds, arrived - offset)
         if jumps:
             tqdm.write(
@@ -233,10 +237,10 @@ class Stream:
             self.changed.notify_all()
 
     def _open_again(self, last: float, reason: str) -> "Reader | _Camera | None":
-        """Try to open the source for `patience` seconds after its last frame; None when it stays away."""
+        """Try to reopen the source for `patience` seconds after its last frame; None if that fails."""
         what = f"{self.shown} dropped after {self.count} frames ({reason})"
         if self.patience > 0:
-            tqdm.write(f"{what}: trying to open it again for {self.patience:g} s")
+            tqdm.write(f"{what}: trying to reopen it for {self.patience:g} s")
         pause = 1.0
         with self.changed:
             self.gap = True
@@ -254,7 +258,7 @@ class Stream:
 
 
 class _Camera:
-    """A camera of this machine, read as data.reader.Reader reads a file; its times are those of arrival."""
+    """A camera of this machine, with the interface of data.reader.Reader; its times are the times of arrival."""
 
     duration, error, live = None, None, True
 
@@ -263,7 +267,7 @@ class _Camera:
             self.capture = cv2.VideoCapture(number)
             said = self.capture.get(cv2.CAP_PROP_FPS)
         if not self.capture.isOpened():
-            raise InputError("it is not there, in use, or not permitted")
+            raise InputError("it does not exist, is in use, or is not permitted")
         self.fps = said if 0 < said <= MOST_FPS else ANY_FPS
 
     def __iter__(self) -> Iterator[Decoded]:
@@ -283,7 +287,7 @@ class _Camera:
 
 
 def _safe(address: str) -> str:
-    """An address as a name for messages and folders: without password, query and odd characters."""
+    """An address as a name for messages and folders, without password, query and special characters."""
     try:
         parts = urlsplit(address)
     except ValueError as error:
@@ -297,8 +301,8 @@ def _shape(size: tuple[int, ...]) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """While inside, OpenCV does not print what goes wrong, on several lines: an InputError says it."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read once, when FFmpeg is used first
+    """Inside the block, OpenCV prints no error messages, because an InputError reports the error in one line."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read once, at the first use of FFmpeg
     logging = getattr(cv2.utils, "logging", cv2)  # OpenCV 5, OpenCV 4
     level = logging.getLogLevel()
     logging.setLogLevel(0)

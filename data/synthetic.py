@@ -1,7 +1,8 @@
-"""The embedded data set: a small surveillance scene, drawn at first use and the same on every run.
+"""The synthetic data set: a small surveillance scene that is drawn at first use and is the same each time.
 
-One fixed camera over a footpath. While training, people walk at a normal pace; in the test videos a cart, a cyclist, a
-runner or a thrown ball passes too. It takes a walker's place, so as much moves in normal frames as in abnormal ones.
+One fixed camera looks at a footpath. In the training videos, people walk at a normal pace. In the test videos, a cart,
+a cyclist, a runner or a thrown ball also passes. It replaces a walker, so that normal and abnormal frames contain the
+same amount of motion.
 
     <dataset_path>/synthetic/{training,testing}/frames/<video>/<frame>.jpg
     <dataset_path>/synthetic/frame_labels.csv       video,first,last of the abnormal intervals
@@ -31,10 +32,15 @@ SPEED = {  # m/s
     "cart": (2.8, 3.4),
     "ball": (5.0, 6.0),
 }
-EVENTS = (("cart",), ("runner", "cyclist"), ("ball", "runner"), ("cyclist", "ball"))  # of the test videos, in turn
-SLOTS = 4  # things under way at any time
-VISIBLE = 0.25  # a frame is abnormal when at least this share of the outline of something abnormal is in the picture
-ABANDONED = 3600  # seconds without a change after which a temporary folder is taken for that of a killed run
+EVENTS = (
+    ("cart",),
+    ("runner", "cyclist"),
+    ("ball", "runner"),
+    ("cyclist", "ball"),
+)  # abnormal events of the test videos, in turn
+SLOTS = 4  # the number of things that move at any time
+VISIBLE = 0.25  # a frame is abnormal if at least this share of an abnormal thing's outline is in the picture
+ABANDONED = 3600  # seconds without a change after which a temporary folder counts as left by a killed run
 
 CLOTHES = ((98, 92, 136), (150, 124, 102), (110, 136, 106), (112, 142, 160), (176, 174, 170), (104, 98, 102))
 TROUSERS = ((112, 98, 88), (90, 88, 90), (100, 110, 120), (126, 122, 118), (132, 142, 150))
@@ -43,7 +49,7 @@ VIVID = ((40, 50, 200), (40, 140, 225), (190, 110, 40), (60, 190, 220))  # sport
 
 
 class Size(NamedTuple):
-    """How much is drawn: the height of pictures in pixels, and videos and frames per video (20 or more for testing)."""
+    """The size of the data set: height of frames in pixels, videos, and frames per video (at least 20 for testing)."""
 
     height: int = 160
     train_videos: int = 6
@@ -59,13 +65,13 @@ DEFAULT = Size()
 
 
 def passing(kind: str, start: float, rng: np.random.Generator) -> Actor:
-    """An Actor whose way begins, outside the picture, at frame `start`."""
+    """An Actor who starts outside the picture at frame `start`."""
 
     def pick(colours: Sequence[Colour]) -> Colour:
         return shade(colours[int(rng.integers(len(colours)))], rng.uniform(0.85, 1.15))
 
     colours = {"trousers": TROUSERS, "skin": SKIN, "hair": HAIR, "paint": VIVID}
-    # sportswear is vivid more often, but not always, and some walkers wear it: colours alone give nobody away
+    # sportswear is often but not always vivid, and some walkers wear it: colours alone do not give anyone away
     colours["top"] = VIVID if rng.random() < (0.15 if kind == "walker" else 0.5) else CLOTHES
     look: Look = {"gait": GAITS.get(kind), "tall": rng.uniform(1.6, 1.85), "phase": rng.uniform(0, 2 * np.pi)}
     look |= {what: pick(some) for what, some in colours.items()}
@@ -74,7 +80,7 @@ def passing(kind: str, start: float, rng: np.random.Generator) -> Actor:
     else:
         first = rng.uniform(*PATH)
         away = np.array([first, np.clip(first + rng.uniform(-1.5, 1.5), *PATH)])
-        edge = 0.75 / FOCAL * away + (1.6 if kind == "cart" else 0.9)  # of the picture, and half a length beyond
+        edge = 0.75 / FOCAL * away + (1.6 if kind == "cart" else 0.9)  # the edge of the picture, plus half a length
         ends = np.stack((edge * (-1, 1), away), axis=1)
     if rng.random() < 0.5:
         ends = ends[::-1]
@@ -83,7 +89,7 @@ def passing(kind: str, start: float, rng: np.random.Generator) -> Actor:
 
 
 def cast(frames: int, events: Sequence[str], rng: np.random.Generator) -> list[Actor]:
-    """All Actors of a video: SLOTS at a time, one slot with the events (kinds) in a row between two walkers."""
+    """All Actors of a video: SLOTS at a time. In one slot, the events (kinds) follow each other between two walkers."""
     actors = []
     for _ in range(SLOTS - bool(events)):
         start = -rng.uniform(0, 60)
@@ -91,7 +97,7 @@ def cast(frames: int, events: Sequence[str], rng: np.random.Generator) -> list[A
             actors.append(passing("walker", start, rng))
             start += actors[-1].frames + rng.uniform(0, 10)
     if events:
-        start = max(8, rng.uniform(0.14, 0.22) * frames)  # `pred` has no score for the first frames
+        start = max(8, rng.uniform(0.14, 0.22) * frames)  # the first frames have no score with pred
         before = passing("walker", start, rng)
         actors.append(before._replace(start=start - before.frames))
         for kind in (*events, "walker"):
@@ -104,16 +110,16 @@ def cast(frames: int, events: Sequence[str], rng: np.random.Generator) -> list[A
 
 
 def abnormal(actors: Sequence[Actor], frame: float) -> bool:
-    """The label: whether something else than walkers can be seen."""
+    """The label of a frame: whether anything other than walkers is visible."""
     return any(actor.kind != "walker" and in_view(actor, frame) >= VISIBLE for actor in actors if actor.present(frame))
 
 
 def draw_frames(
     actors: Sequence[Actor], frames: int, background: np.ndarray, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """Yields the frames of a video, uint8 (h/2, w/2, 3) for a background (h, w, 3)."""
+    """Yield the frames of a video, uint8 (h/2, w/2, 3) for a background (h, w, 3)."""
     height, width = len(background) // 2, background.shape[1] // 2
-    light, clouds = rng.uniform(0, 2 * np.pi), rng.uniform(40, 80)  # clouds pass, one in so many frames
+    light, clouds = rng.uniform(0, 2 * np.pi), rng.uniform(40, 80)  # a cloud passes once in so many frames
     for frame in range(frames):
         far_to_near = sorted((a for a in actors if a.present(frame)), key=lambda a: -a.place(frame)[1])
         parts = [part for actor in far_to_near for part in actor.parts(frame)]
@@ -121,7 +127,7 @@ def draw_frames(
         paint(canvas, parts, 2 * height)
         picture = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
         picture *= 1 + 0.05 * np.sin(light + 2 * np.pi * frame / clouds) + 0.004 * rng.standard_normal()
-        picture += 2 * rng.standard_normal(picture.shape, dtype=np.float32)  # the sensor's noise
+        picture += 2 * rng.standard_normal(picture.shape, dtype=np.float32)  # sensor noise
         yield picture.round().clip(0, 255).astype(np.uint8)
 
 
@@ -129,12 +135,12 @@ def draw_frames(
 
 
 def is_there(dataset_path: Path | str) -> bool:
-    """Whether the data set has been made."""
+    """Whether the data set exists."""
     return os.path.isfile(Path(dataset_path) / "synthetic" / "frame_labels.csv")  # the last file that is written
 
 
 def ensure(dataset_path: Path | str, size: Size = DEFAULT) -> None:
-    """Make the data set unless it is there. It appears whole or not at all, also when several processes are at it.
+    """Make the data set unless it exists. It appears complete or not at all, even if several processes make it.
 
     Raises InputError when it cannot be written.
     """
@@ -146,16 +152,16 @@ def ensure(dataset_path: Path | str, size: Size = DEFAULT) -> None:
         _remove_abandoned(root.parent)
         with tempfile.TemporaryDirectory(prefix=".synthetic-", dir=root.parent, ignore_cleanup_errors=True) as folder:
             _write(Path(folder) / "synthetic", size)
-            (Path(folder) / "synthetic").rename(root)  # fails where anything is in the way
+            (Path(folder) / "synthetic").rename(root)  # fails if anything is there
     except OSError as error:
-        if not is_there(dataset_path):  # otherwise another process was first
+        if not is_there(dataset_path):  # otherwise another process has made it
             what = f"cannot make the data set {root}: {reason(error)}"
-            raise InputError(f"{what}; remove what is there or give another --dataset_path") from error
+            raise InputError(f"{what}; remove what is there, or give another --dataset_path") from error
 
 
 def _remove_abandoned(parent: Path) -> None:
     for folder in parent.glob(".synthetic-*"):
-        with contextlib.suppress(OSError):  # gone already: its process goes on
+        with contextlib.suppress(OSError):  # removed already, by the process that uses it
             if folder.stat().st_mtime < time.time() - ABANDONED:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -170,7 +176,7 @@ def _write(root: Path, size: Size) -> None:
         for split, number, frames, events in jobs:
             folder = root / split / "frames" / f"{number + 1:02d}"
             folder.mkdir(parents=True)
-            rng = np.random.default_rng((split == "testing", number))  # no video depends on others
+            rng = np.random.default_rng((split == "testing", number))  # no video depends on another
             actors = cast(frames, events, rng)
             for i, picture in enumerate(draw_frames(actors, frames, background, rng)):
                 _, jpeg = cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, 80))

@@ -241,7 +241,7 @@ def test_short_videos_are_named(dataset, capsys):
     for i in range(4, 10):
         (dataset / "training" / "frames" / "2" / f"{i:03}.jpg").unlink()
     (finding,) = findings(capsys, "own")
-    assert finding == "warning: training video 2 has 4 frames, a clip 5 (--t_length): it is skipped"
+    assert finding == "warning: training video 2 has 4 frames, but a clip has 5 (--t_length): it is skipped"
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_short_videos_are_named(dataset, capsys):
         (["1", "2", "3", "7", "8"], "lacks 3 frames in 1 gaps, the first after 3.png"),
         (["0", "2", "4", "8", "10"], "lacks 1 frames in 1 gaps, the first after 4.png"),  # each second frame was kept
         (["f1", "f2", "f3", "g4", "g5"], "not numbered alike (f3.png, g5.png)"),
-        (["1", "2", "02", "3", "4"], "has 1 numbers twice, the first in 02.png and 2.png"),
+        (["1", "2", "02", "3", "4"], "has 1 repeated frame numbers, first in 02.png and 2.png"),
         (["0", "5", "10", "15", "20"], None),
         (["0033", "0066", "0100", "0133", "0166"], None),  # milliseconds
         (["2024-01-01_10-59-58", "2024-01-01_10-59-59", "2024-01-01_11-00-00", "2024-01-01_11-00-01"], None),
@@ -282,12 +282,12 @@ def test_a_frozen_camera(dataset, capsys):
     folder = dataset / "training" / "frames" / "1"
     shutil.copy(folder / "001.jpg", folder / "002.jpg")
     (finding,) = findings(capsys, "own")
-    assert finding.startswith("note: training video 1 has 1 frames that equal the one before")
+    assert finding.startswith("note: training video 1 has 1 frames that equal the previous one")
     picture(folder / "008.jpg", cv2.imread(str(folder / "009.jpg")))  # the same picture in other bytes
     for i in (5, 6, 7):
         shutil.copy(folder / "009.jpg", folder / f"{i:03}.jpg")
     (finding,) = findings(capsys, "own")
-    assert finding.startswith("warning: training video 1 has 5 frames that equal the one before")
+    assert finding.startswith("warning: training video 1 has 5 frames that equal the previous one")
     assert "the longest run is 5 frames from 005.jpg on" in finding
 
 
@@ -349,7 +349,7 @@ def test_frames_whose_order_is_in_doubt(dataset, capsys):
     for i, name in enumerate(["1.9", "1.10", "1.11", "1.12", "1.13"]):
         picture(folder / f"{name}.png", textured("9", i, (24, 32)))
     (finding,) = findings(capsys, "own")
-    assert "in the order of decimals, 1.10.png first and 1.9.png last" in finding
+    assert "sorted as decimals, 1.10.png first and 1.9.png last" in finding
 
 
 def test_videos_that_are_unlabelled(dataset, capsys):
@@ -386,7 +386,7 @@ def test_avenue_says_which_labels(dataset, make_videos, capsys):
     avenue = dataset.rename(dataset.with_name("avenue"))
     lines = findings(capsys, "avenue")
     assert any(
-        "labels come from dataset/avenue/frame_labels.csv, so --avenue_labels changes nothing" in line for line in lines
+        "labels come from dataset/avenue/frame_labels.csv, so --avenue_labels has no effect" in line for line in lines
     )
     (avenue / "frame_labels.csv").unlink()
     shutil.rmtree(avenue / "testing")

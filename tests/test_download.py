@@ -130,8 +130,8 @@ def silent(handler, content):
     [
         (breaks_off, "broke off"),
         (not_found, "404"),
-        (a_page_of_a_proxy, "did not give the known"),
-        (silent, "cannot fetch"),
+        (a_page_of_a_proxy, "did not send the expected"),
+        (silent, "cannot download"),
     ],
 )
 def test_what_goes_wrong_is_one_line_and_leaves_what_was_there(answer, words, tmp_path, server, monkeypatch):
@@ -146,9 +146,9 @@ def test_what_goes_wrong_is_one_line_and_leaves_what_was_there(answer, words, tm
 
 
 def test_no_server_and_no_room(tmp_path, server, monkeypatch):
-    with pytest.raises(InputError, match="cannot fetch"):
+    with pytest.raises(InputError, match="cannot download"):
         fetch("ped2", tmp_path, ["http://127.0.0.1:9/x"])
-    with pytest.raises(InputError, match="cannot fetch"):
+    with pytest.raises(InputError, match="cannot download"):
         fetch("ped2", tmp_path, ["no address"])
     monkeypatch.setitem(download.FRAMES, "ped2", 1e18)
     with pytest.raises(InputError, match="no room"):

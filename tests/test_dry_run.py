@@ -39,7 +39,7 @@ def test_what_would_be_trained(dataset, capsys):
     assert status == 0
     assert said["training"] == ["pred on own, seed 0"]
     assert "clips of 5 at 16x16" in said["network"][0] and "4 items" in said["network"][0]
-    assert said["data"] == [f"1 videos, 6 clips, of {dataset / 'training/frames'}"]
+    assert said["data"] == [f"1 videos, 6 clips, in {dataset / 'training/frames'}"]
     assert said["held back"][0].startswith(("1,", "2,"))
     assert said["an epoch"] == ["1 steps with 4 clips"] and said["epochs"] == ["3, learning rate 0.0002"]
     assert said["results"] == [str(run_of())]
@@ -57,7 +57,7 @@ def test_a_dry_run_of_training_says_what_the_run_there_means(dataset, capsys):
         run_of() / "flags.json",
         run_of() / "train.lock",
     }
-    assert said["removed"][0].startswith(f"{len(removed)} files ")
+    assert said["removed"][0].startswith(f"{len(removed)} existing files: ")
     said, status = dry(Train, capsys, *TINY, "--epochs", 2, "--resume")
     assert (said["resuming"], status) == ([f"{run_of()} has all of its 2 epochs"], 0)
     assert "removed" not in said
@@ -93,11 +93,11 @@ def test_what_would_be_evaluated(dataset, capsys):
     said, status = dry(Evaluate, capsys, "--dataset_type", "own", "--frames", "1:5")
     assert status == 0
     assert said["network"][0].endswith(f"from {run_of() / 'model.pth'}")
-    assert said["data"] == [f"2 videos, 13 clips, of {dataset / 'testing/frames'}"]
+    assert said["data"] == [f"2 videos, 13 clips, in {dataset / 'testing/frames'}"]
     assert said["labels"] == [f"3 of 12 frames are abnormal, unlabelled: 2 ({dataset / 'frame_labels.csv'})"]
     assert said["results"] == [str(run_of())]
     results = {"scores.csv", "alarms.csv", "evaluation.json"}
-    assert before > results and said["removed"][0].startswith("3 files ")
+    assert before > results and said["removed"][0].startswith("3 existing files: ")
 
 
 def test_labels_of_videos_without_a_clip_are_no_problem(dataset, make_videos, capsys):

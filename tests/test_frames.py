@@ -113,7 +113,7 @@ def test_names_that_may_be_decimals_or_pairs_are_said(tmp_path, capsys):
     folder_of(tmp_path / "01", "1.9.jpg", "1.10.jpg", "1.11.jpg")
     assert found(tmp_path) == {"01": ["1.10.jpg", "1.11.jpg", "1.9.jpg"]}
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"warning: the frames of {tmp_path / '01'} are in the order of decimals, 1.10.jpg first")
+    assert line.startswith(f"warning: the frames of {tmp_path / '01'} are sorted as decimals, 1.10.jpg first")
 
 
 def test_a_name_of_thousands_of_digits_has_an_order(tmp_path):
@@ -125,7 +125,7 @@ def test_a_name_of_thousands_of_digits_has_an_order(tmp_path):
 def test_a_link_among_the_videos_that_leads_nowhere_is_named(tmp_path):
     folder_of(tmp_path / "01", "1.jpg")
     (tmp_path / "02").symlink_to(tmp_path / "gone")
-    with pytest.raises(InputError, match=r"02 is a link to something that is not there"):
+    with pytest.raises(InputError, match=r"02 is a link to something that does not exist"):
         find_videos(tmp_path)
 
 
@@ -401,7 +401,7 @@ def test_sixteen_bits_that_are_mostly_empty_are_refused(tmp_path, ext, bits):
     picture = textured("a", 0, SIZE).astype(np.uint16) << (bits - 8)
     path = written(tmp_path / f"1{ext}", cv2.imencode(ext, picture)[1].tobytes())
     message = not_decoded(path)
-    assert f"values end at {picture.max()} of 65535" in message
+    assert f"highest value is {picture.max()} of 65535" in message
     assert "scale the whole data set to 8 bits" in message
 
 

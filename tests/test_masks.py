@@ -91,7 +91,7 @@ def add_video(own):
         (remove, ("holds 3 masks for the 4 frames of video 1", "002.png is missing")),
         (rename, ("holds 4 masks for the 4 frames of video 1", "002.png is missing")),
         (add, ("holds 4 masks for the 3 frames of video 2", "no frame for 003.png")),
-        (add_video, ("masks/3 holds masks of no test video",)),
+        (add_video, ("masks/3 holds masks, but there is no such test video",)),
     ],
 )
 def test_masks_that_do_not_fit_are_one_line(spoil, says, own):

@@ -90,7 +90,7 @@ def test_ped2_from_any_folder_of_its_archive(ped2, tmp_path, capsys, part):
     printed = words(capsys.readouterr().out)
     assert "training 3 of 16 15 of 2550 testing 2 of 12 123 of 2010" in printed
     assert "missing in training: 03, 04," in printed and "missing in testing: 01, 02," in printed
-    assert "testing video 10 has 3 frames, officially 150" in printed and "video 09" not in printed
+    assert "testing video 10 has 3 frames, but officially 150" in printed and "video 09" not in printed
 
 
 def test_pictures_keep_order_and_content(ped2, tmp_path):
@@ -124,8 +124,8 @@ def test_ped2_truth_is_compared(ped2, tmp_path, capsys):
         file.write_text(ped2_truth(changed))
         assert prepare.check_truth("ped2", ped2) == []
     agree, differ, rest = capsys.readouterr().out.splitlines()
-    assert agree == "ground truth: 12 of the 12 videos labelled in the archive agree with what is built in"
-    assert differ.startswith("ground truth of 03: 1 frames unlike") and "11 of the 12" in rest
+    assert agree == "ground truth: 12 of the 12 videos labelled in the archive agree with the built-in labels"
+    assert differ.startswith("ground truth of 03: 1 frames differ") and "11 of the 12" in rest
     file.write_text("gt_frame = [1:2];")
     assert len(prepare.check_truth("ped2", ped2)) == 1  # twelve lines were expected
 
@@ -141,7 +141,10 @@ def test_avenue_truth_may_be_a_frame_longer(tmp_path, capsys):
     (folder / "8_label.mat").write_bytes(b"no matlab file at all" * 20)
     failures = prepare.check_truth("avenue", tmp_path)
     assert len(failures) == 1 and "8_label.mat" in failures[0]
-    assert "21: 0 frames unlike the built-in labels (77 frames in the archive, 76 built in)" in capsys.readouterr().out
+    assert (
+        "21: 0 frames differ from the built-in labels (77 frames in the archive, 76 built in)"
+        in capsys.readouterr().out
+    )
 
 
 def test_shanghai_copies_test_frames(tmp_path, capsys):
@@ -210,7 +213,7 @@ def test_complete_data_set_exits_with_zero(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.rstrip().endswith("\ncomplete")
     write_picture(tmp_path / "out/ped2/testing/frames/99/000.jpg")
     assert main("ped2", tmp_path, "--output", tmp_path / "out") == 1
-    assert "not of this data set, in testing: 99" in capsys.readouterr().out
+    assert "not part of this data set, in testing: 99" in capsys.readouterr().out
 
 
 # own videos
@@ -335,9 +338,9 @@ def test_a_card_of_a_camera(own, capsys):
     assert prepare_own(own) == 0
     assert frames(own / "out/shop/training/frames") == {"one": 6, "two.v1.mp4v": 4}
     printed = capsys.readouterr().out
-    (line,) = [line for line in printed.splitlines() if "passed over" in line]
+    (line,) = [line for line in printed.splitlines() if "skipped, since they are not videos" in line]
     assert all(f"one{ending}" in line for ending in (".srt", ".xml", ".json", ".lrv", ".THM"))
-    assert "folders in it are not read: DCIM" in printed
+    assert "folders inside it are not read: DCIM" in printed
     assert ("pipe.mp4" in line) == hasattr(os, "mkfifo")
 
 
@@ -405,7 +408,7 @@ def test_second_run_keeps_what_is_there(own, capsys):
     marked.write_bytes(b"mine")
     capsys.readouterr()
     assert prepare_own(own) == 0
-    assert marked.read_bytes() == b"mine" and "0 videos to extract, 3 are there" in capsys.readouterr().out
+    assert marked.read_bytes() == b"mine" and "0 videos to extract, 3 exist already" in capsys.readouterr().out
 
 
 def test_video_with_too_few_frames_is_made_again(ped2, tmp_path):
@@ -506,7 +509,7 @@ def test_full_disk(own, monkeypatch):
         (("video", "no/such", "--test", "x", "--name", "shop"), "no video file or folder"),
         (("video", "tests", "--test", "x", "--name", "ped2"), "--name"),
         (("video", "tests", "--test", "x", "--name", "../up"), "--name"),
-        (("video", "tests", "--test", "x", "--name", "a", "--labels", "none.csv"), "--labels: no file"),
+        (("video", "tests", "--test", "x", "--name", "a", "--labels", "none.csv"), "--labels: there is no file"),
     ],
 )
 def test_mistakes_are_one_line(arguments, says, tmp_path, capsys, monkeypatch):
