@@ -1,6 +1,6 @@
 """Clips: t_length consecutive frames of one video, stacked along channels.
 
-They span no gap in time, and are 8-bit until they are on the device that computes.
+They span no gap in time, and are 8-bit until they are on the device that computes with them.
 """
 
 import copy
@@ -26,10 +26,10 @@ from data.pictures import FrameError
 from data.times import clip_ends, gaps_of
 from utils import InputError, named, one_line
 
-CHUNK = 8  # test clips encoded at once where nothing else is asked for; no score depends on it
-WORKERS = 2  # processes that decode frames where no cache does without them
-WORKERS_FLAG = "--num_workers, of Evaluate.py --num_workers_test"  # for messages
-AHEAD = 2  # batches that each worker has ready
+CHUNK = 8  # the default number of test clips encoded at once; no score depends on it
+WORKERS = 2  # processes that decode frames when there is no cache
+WORKERS_FLAG = "--num_workers, or --num_workers_test of Evaluate.py"  # for messages
+AHEAD = 2  # batches that each worker prepares in advance
 SHARED_MEMORY = Path("/dev/shm")  # where workers leave their batches on Linux
 CPU = torch.device("cpu")
 
@@ -37,9 +37,9 @@ CPU = torch.device("cpu")
 class Clips(Dataset):
     """All clips of a list of videos: a video of n frames gives n - t_length + 1, fewer where it has gaps in time.
 
-    No clip spans two videos or a gap. Items are uint8 (t_length·c, H, W). frames: those of the videos, one after the
-    other, an object with shape (N, c, H, W) whose slices are uint8 arrays (data.cache). A video without a clip is
-    skipped with a warning. Raises InputError when no video has one, or when its times are broken (data/times.py).
+    No clip spans two videos or a gap. Items are uint8 (t_length·c, H, W). frames: the frames of the videos, one after
+    another, as an object with shape (N, c, H, W) whose slices are uint8 arrays (data.cache). A video without a clip is
+    skipped with a warning. Raises InputError when no video has a clip, or when stored times are damaged.
     """
 
     def __init__(self, videos: Sequence[Video], frames: DecodedFrames | CachedFrames | np.ndarray, t_length: int):
@@ -47,8 +47,10 @@ class Clips(Dataset):
         self.t_length = t_length
         ends = np.cumsum([len(video.frames) for video in videos])
         self.videos: list[Video] = []  # those that have clips, and for each of them:
-        self.ends: list[np.ndarray] = []  # the indices (n,) of the frames that its clips end with
-        self.gaps: list[np.ndarray] = []  # (n,) bool, whether a gap in time is between a clip and the one before it
+        self.ends: list[np.ndarray] = []  # the indices (n,) of the last frames of its clips
+        self.gaps: list[
+            np.ndarray
+        ] = []  # (n,) bool, whether there is a gap in time between a clip and the previous one
         firsts = []
         for video, end in zip(videos, ends, strict=True):
             is_gap = gaps_of(video)
@@ -64,7 +66,7 @@ class Clips(Dataset):
             firsts.append(end - len(video.frames) + last - t_length + 1)
         if not self.videos:
             raise InputError(f"no video of {videos[0].directory.parent} is {t_length} frames long (--t_length)")
-        self.first = np.concatenate(firsts)  # of each clip, the place of its first frame
+        self.first = np.concatenate(firsts)  # the index of each clip's first frame
         if named_gaps := [video.name for video, gaps in zip(self.videos, self.gaps, strict=True) if gaps.any()]:
             count = sum(int(gaps.sum()) for gaps in self.gaps)
             where = f"{count} gap{'s' * (count > 1)} in time in {named(named_gaps)}"
@@ -84,7 +86,7 @@ class Clips(Dataset):
         return torch.from_numpy(np.array(clip).reshape(-1, *clip.shape[2:]))
 
     def select(self, places: Sequence[int]) -> "Clips":
-        """The clips of some of the videos, given by their places in `videos`; the frames are the same array."""
+        """The clips of some of the videos, given by their indices in `videos`; the array of frames is shared."""
         some, firsts = copy.copy(self), np.split(self.first, np.cumsum(self.lengths)[:-1])
         some.videos = [self.videos[place] for place in places]
         some.ends, some.gaps = [self.ends[place] for place in places], [self.gaps[place] for place in places]
@@ -96,18 +98,18 @@ class Clips(Dataset):
 
 
 class Source(NamedTuple):
-    """Which data set is read, and how."""
+    """Which data set to read, and how."""
 
-    dataset_path: Path | str  # the folder that holds data sets
+    dataset_path: Path | str  # the folder that contains the data sets
     dataset_type: str
     cache: Cache = KEPT
-    bad_frames: str = "fail"  # at a frame that cannot be decoded, or "skip": leave its video out with a warning
+    bad_frames: str = "fail"  # stop at a frame that cannot be decoded; "skip": leave out its video with a warning
 
 
 def open_split(source: Source, split: str, shape: Mapping[str, Any]) -> Clips:
     """The clips of a split ("training" or "testing") for a network whose t_length, h, w and c are in `shape`.
 
-    Raises InputError when the videos are not there, and FrameError at a frame that cannot be decoded.
+    Raises InputError when there are no such videos, and FrameError at a frame that cannot be decoded.
     """
     videos = split_videos(source.dataset_path, source.dataset_type, split)
     size = (shape["h"], shape["w"], shape["c"])
@@ -117,7 +119,7 @@ def open_split(source: Source, split: str, shape: Mapping[str, Any]) -> Clips:
 def split_videos(dataset_path: Path | str, dataset_type: str, split: str) -> list[Video]:
     """The videos of a split ("training" or "testing"). Raises InputError.
 
-    The synthetic data set is made first where it is not there yet.
+    The synthetic data set is generated first if it does not exist.
     """
     if dataset_type == "synthetic":
         synthetic.ensure(dataset_path)
@@ -133,7 +135,7 @@ def open_clips(
     bad_frames: str = "fail",
 ) -> Clips:
     """The clips of some videos of a split, with frames of size (height, width, channels). Raises as open_split does."""
-    if bad_frames == "skip" and not cache.is_on:  # nothing else decodes all frames before they are needed
+    if bad_frames == "skip" and not cache.is_on:  # without a cache, frames would be decoded only when they are needed
         videos = without_bad_videos(videos, *size)
     try:
         frames = open_frames(videos, split, *size, cache)
@@ -151,8 +153,8 @@ def open_clips(
 class Batches(DataLoader):
     """A DataLoader of uint8 batches (B, t_length·c, H, W) for a device.
 
-    For CUDA they are pinned, and where no worker does it, a thread prepares the next batch while one is used. Raises
-    InputError when the memory that workers share is too small, or a worker dies.
+    For CUDA, batches are pinned, and without workers a thread prepares the next batch while one is used. Raises
+    InputError when the shared memory for the workers is too small, or when a worker dies.
     """
 
     def __init__(self, clips: Dataset, batch_size: int, num_workers: int | None, device: torch.device, **settings: Any):
@@ -179,15 +181,15 @@ class Batches(DataLoader):
             if "DataLoader worker" not in str(error):
                 raise
             raise InputError(
-                f"a process that loads clips was killed, often for lack of memory: take fewer ({WORKERS_FLAG}), 0 "
-                "loads in this process"
+                f"a process that loads clips was killed, often for lack of memory: use fewer ({WORKERS_FLAG}; 0 "
+                "loads in this process)"
             ) from error
 
 
 def _check_shared_memory(batch: int, workers: int) -> None:
-    """Raise InputError where the batches that workers have ready do not fit: the system would kill a worker.
+    """Raise InputError when the batches prepared by workers do not fit: the system would kill a worker.
 
-    batch: the bytes of one.
+    batch: the size of a batch in bytes.
     """
     if not SHARED_MEMORY.is_dir():
         return
@@ -195,19 +197,19 @@ def _check_shared_memory(batch: int, workers: int) -> None:
     if needed > free:
         raise InputError(
             f"{workers} processes that load clips need {needed / 2**20:.0f} MB of {SHARED_MEMORY}, where "
-            f"{free / 2**20:.0f} MB are free: take fewer ({WORKERS_FLAG}), 0 loads in this process, or make it larger "
+            f"{free / 2**20:.0f} MB are free: use fewer ({WORKERS_FLAG}; 0 loads in this process), or make it larger "
             "(docker run --shm-size 1g)"
         )
 
 
 def default_workers(clips: Dataset) -> int:
-    """How many processes load clips where nothing is asked for: none with a cache, which this process reads faster."""
+    """The default number of processes that load clips: 0 with a cache, which this process reads faster by itself."""
     clips = getattr(clips, "dataset", clips)  # torch's Subset
     return 0 if isinstance(getattr(clips, "frames", None), CachedFrames) else WORKERS
 
 
 def one_ahead(batches: Iterator[Tensor]) -> Iterator[Tensor]:
-    """The same batches, each taken by a thread while the one before it is used."""
+    """The same batches; a thread takes each one while the previous one is used."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, batches, None)
         while (batch := coming.result()) is not None:
@@ -216,8 +218,8 @@ def one_ahead(batches: Iterator[Tensor]) -> Iterator[Tensor]:
 
 
 def _start_worker(_worker: int) -> None:
-    cv2.setNumThreads(0)  # the workers are the parallelism
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
+    cv2.setNumThreads(0)  # the workers already run in parallel
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C
 
 
 def training_loader(
@@ -228,15 +230,17 @@ def training_loader(
     share: tuple[int, int] = (0, 1),
     device: torch.device = CPU,
 ) -> Batches:
-    """Shuffled batches, no partial one; call `sampler.set_epoch(n)` before epoch n.
+    """Shuffled batches without a partial one; call `sampler.set_epoch(n)` before epoch n.
 
-    The order depends on seed and epoch alone, so a resumed run sees the clips it would have seen. num_workers: None
-    leaves it to default_workers. share: of several processes, the number of this one and how many there are; each gets
-    its own clips. Raises InputError when there are fewer clips than one batch takes.
+    The order depends only on seed and epoch, so a resumed run gets the same clips. num_workers: None means
+    default_workers. share: the rank of this process and the number of processes, each of which gets its own clips.
+    Raises InputError when there are not enough clips for a batch.
     """
     rank, processes = share
     if len(clips) < batch_size * processes:
-        raise InputError(f"{len(clips)} training clips do not fill one batch of {batch_size * processes}: --batch_size")
+        raise InputError(
+            f"{len(clips)} training clips do not fill a batch of {batch_size * processes}: reduce --batch_size"
+        )
     sampler: DistributedSampler = DistributedSampler(
         clips, num_replicas=processes, rank=rank, shuffle=True, seed=seed, drop_last=True
     )
@@ -247,10 +251,10 @@ def training_loader(
 def testing_loader(
     clips: Dataset, batch_size: int = CHUNK, num_workers: int | None = 0, device: torch.device = CPU
 ) -> Batches:
-    """All clips in order. num_workers: None leaves it to default_workers."""
+    """All clips in order. num_workers: None means default_workers."""
     return Batches(clips, batch_size, num_workers, device, generator=torch.Generator().manual_seed(0))
 
 
 def normalise(clips: Tensor) -> Tensor:
-    """uint8 clips, already on the device that computes, -> float32 in [-1, 1]: x / 127.5 - 1."""
+    """Convert uint8 clips, on the device that computes, to float32 in [-1, 1]: x / 127.5 - 1."""
     return clips.float().div_(127.5).sub_(1)

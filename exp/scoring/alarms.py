@@ -1,4 +1,4 @@
-"""Alarms: intervals in which the calibrated abnormality is above a threshold, and how well they meet the labels."""
+"""Alarms: intervals in which the calibrated abnormality is above a threshold, and their metrics."""
 
 from typing import NamedTuple
 
@@ -17,24 +17,24 @@ class Alarm(NamedTuple):
     start: int  # its first frame
     end: int  # its last, included
     peak: int  # the frame of the highest score
-    score: float  # of that frame
-    start_seconds: float  # when these frames were
+    score: float  # the score of this frame
+    start_seconds: float  # the time of the first frame
     end_seconds: float
 
 
 class Tracker:
-    """Joins frames above a threshold to alarms while they come, of one video.
+    """Joins the frames of one video that are above a threshold into alarms, as they arrive.
 
-    An alarm has ended when no frame was above the threshold for merge_gap, in frames or seconds: a shorter gap belongs
-    to the alarm around it.
+    An alarm ends when no frame has been above the threshold for merge_gap, in frames or seconds; a shorter interruption
+    belongs to the alarm.
     """
 
     def __init__(self, threshold: float, merge_gap: Span) -> None:
         self.threshold, self.merge_gap = threshold, merge_gap
-        self.alarm: Alarm | None = None  # under way
+        self.alarm: Alarm | None = None  # the current alarm
 
     def add(self, frame: int, seconds: float, score: float) -> Alarm | None:
-        """Take the next frame: its index, time and score. Returns the alarm that it ends, or None."""
+        """Add the next frame: its index, time and score. Returns the alarm that it ends, or None."""
         above = score > self.threshold
         ended = self.finish() if self.alarm and self._is_over(self.alarm, frame, seconds, above) else None
         if above:
@@ -45,15 +45,15 @@ class Tracker:
         return ended
 
     def _is_over(self, alarm: Alarm, frame: int, seconds: float, above: bool) -> bool:
-        """Whether no later frame can belong to the alarm, nor this one where it is above the threshold."""
+        """Whether neither this frame nor a later one can belong to the alarm."""
         gap = self.merge_gap
         if gap.unit == "s":
             passed = seconds - alarm.end_seconds
             return passed > gap.amount + 1e-6 if above else passed >= gap.amount - 1e-6  # times are rounded
-        return frame - alarm.end - above >= gap.amount  # frames below the threshold since then
+        return frame - alarm.end - above >= gap.amount  # the number of frames below the threshold since then
 
     def finish(self) -> Alarm | None:
-        """No frame follows. Returns the alarm that was under way, or None."""
+        """End the video. Returns the current alarm, or None."""
         ended, self.alarm = self.alarm, None
         return ended
 
@@ -72,29 +72,29 @@ def find_alarms(
 
 
 class AlarmRule(NamedTuple):
-    """What makes alarms of calibrated scores, and what another threshold would mean."""
+    """What turns calibrated scores into alarms, and what is needed to choose another threshold."""
 
     threshold: float
     merge_gap: Span
-    false_alarm_rate: float  # which the threshold comes from
-    own_scores: np.ndarray  # (n,) of the calibration's own frames: a threshold is one of their quantiles
+    false_alarm_rate: float  # the rate that gave the threshold
+    own_scores: np.ndarray  # (n,), of the calibration's own frames; thresholds are quantiles of them
     caveat: str = ""  # why the rate is not exact
 
 
 def alarm_rule(
     calibration: Calibration, scoring: Scoring, false_alarm_rate: float, merge_gap: Span, fps: float
 ) -> AlarmRule:
-    """The rule for videos of this frame rate. A share of false_alarm_rate of normal frames is above its threshold."""
+    """The rule for videos of this frame rate. A share false_alarm_rate of normal frames is above its threshold."""
     threshold = calibration.threshold(scoring, false_alarm_rate, fps)
     caveat = calibration.caveat(scoring, false_alarm_rate)
     return AlarmRule(threshold, merge_gap, false_alarm_rate, calibration.own_scores(scoring, fps), caveat)
 
 
 class Decisions(NamedTuple):
-    """What a rule makes of an evaluation. Lists have one entry for each video."""
+    """The alarms of an evaluation under a rule. Lists have one entry per video."""
 
     rule: AlarmRule
-    scores: list[np.ndarray]  # calibrated abnormality, (frames that have a score,)
+    scores: list[np.ndarray]  # calibrated abnormality, (n,) for n frames with a score
     alarms: list[list[Alarm]]
     measures: "Measures | None"  # None without labels
 
@@ -104,13 +104,13 @@ class Decisions(NamedTuple):
 
 
 class Measures(NamedTuple):
-    """Alarms against labels, over the videos that have labels."""
+    """Metrics of alarms, over the videos that have labels."""
 
-    precision: float | None  # the share of the frames in alarms that are abnormal; None where no frame is in an alarm
-    recall: float | None  # the share of the abnormal frames that are in alarms; None where no frame is abnormal
+    precision: float | None  # the share of frames in alarms that are abnormal; None if no frame is in an alarm
+    recall: float | None  # the share of abnormal frames that are in alarms; None if no frame is abnormal
     events: int  # labelled intervals
-    events_met: int  # those that an alarm meets
-    false_alarms: int  # alarms that meet no abnormal frame
+    events_met: int  # labelled intervals that overlap an alarm
+    false_alarms: int  # alarms without an abnormal frame
     false_alarms_per_hour: float
     alarmed_share: float  # the share of all frames that are in alarms
 
@@ -125,7 +125,7 @@ def calibrated_scores(result: Evaluation, calibration: Calibration, scoring: Sco
 def decide(
     result: Evaluation, calibration: Calibration, scoring: Scoring, false_alarm_rate: float, merge_gap: Span
 ) -> Decisions:
-    """Judge the frames of an evaluation by a calibration: those above its threshold form alarms."""
+    """Find the alarms of an evaluation: frames above the threshold of the calibration form alarms."""
     scores = calibrated_scores(result, calibration, scoring)
     fps = float(np.median([rate_of(seconds) for seconds in result.seconds]))
     rule = alarm_rule(calibration, scoring, false_alarm_rate, merge_gap, fps)
@@ -137,7 +137,7 @@ def decide(
 
 
 def measure_alarms(alarms: list[list[Alarm]], result: Evaluation) -> Measures | None:
-    """The alarms of each video against its labels; None where no video has labels."""
+    """The metrics of the alarms of each video; None if no video has labels."""
     hits = inside = events = events_met = false_alarms = abnormal = frames = 0
     hours = 0.0
     for found, indices, seconds, y in zip(alarms, result.frames, result.seconds, result.labels or [], strict=False):

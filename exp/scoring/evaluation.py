@@ -1,4 +1,4 @@
-"""An evaluation: all test clips scored in order, the abnormality of every frame, and how it agrees with the labels."""
+"""An evaluation: the scores of all test clips in order, the abnormality of every frame, and its metrics."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -15,31 +15,31 @@ from utils import InputError
 
 
 class Evaluation(NamedTuple):
-    """What `evaluate` found. Lists have one array (frames of the video that have a score,) for each video."""
+    """The result of `evaluate`. Lists have one array per video, with one value per frame that has a score."""
 
     videos: list[str]
-    frames: list[np.ndarray]  # index of each frame in its video, from 0: the last of its clip
-    seconds: list[np.ndarray]  # its time, from the first frame of the video
-    gaps: list[np.ndarray]  # bool, whether time is missing between the frame and the scored one before it
+    frames: list[np.ndarray]  # the index of each frame in its video, from 0
+    seconds: list[np.ndarray]  # the time since the first frame of the video
+    gaps: list[np.ndarray]  # bool, whether there is a gap in time between the frame and the previous scored one
     psnr: list[np.ndarray]  # P, dB
     distance: list[np.ndarray]  # D, feature distance
     regular: list[np.ndarray]  # E, regular score
     updated: list[np.ndarray]  # bool, whether the frame updated the memory
     psnr_of_copy: list[np.ndarray] | None  # P of copying the previous frame, dB; None for recon
     abnormality: list[np.ndarray]  # in [0, 1]
-    labels: list[np.ndarray | None] | None  # 1 = abnormal; None where there are none
-    items: list[Tensor]  # the memory each video began with, (M, C): exp.scoring.score.replay scores it again from there
+    labels: list[np.ndarray | None] | None  # 1 = abnormal; None for a video, or for all, without labels
+    items: list[Tensor]  # the memory at the start of each video, (M, C), for exp.scoring.score.replay
     metrics: "Metrics | None"  # None without labels of both classes
 
 
 class Metrics(NamedTuple):
-    """Frame-level metrics over all labelled frames together, in [0, 1]."""
+    """Frame-level metrics, in [0, 1], over all labelled frames together."""
 
     auc: float
     eer: float
     average_precision: float
     macro_auc: float | None  # the mean over videos that have frames of both classes
-    macro_videos: int  # how many those are
+    macro_videos: int  # the number of these videos
 
 
 def evaluate(
@@ -50,9 +50,9 @@ def evaluate(
     labels: Mapping[str, np.ndarray | None] | None,
     seconds: list[np.ndarray],
 ) -> Evaluation:
-    """Score all clips of a loader and compare with the labels, see `compare`.
+    """Score all clips of a loader and compare the scores with the labels; see `compare`.
 
-    model in eval mode and items (M, C) are on one device; loader.dataset is data.clips.Clips.
+    The model, in eval mode, and the items (M, C) must be on one device; loader.dataset is data.clips.Clips.
     """
     clips: Clips = loader.dataset  # type: ignore[assignment]  # a DataLoader does not know the class of its data set
     return compare(clips, score_clips(model, items, loader, scoring), scoring, labels, seconds)
@@ -102,7 +102,7 @@ def abnormality(
     gaps: list[np.ndarray],
     scoring: Scoring,
 ) -> list[np.ndarray]:
-    """P, D, times and gaps of the frames of each video, (n,) -> their abnormality, smoothed where asked for."""
+    """The abnormality of the frames of each video, smoothed if `scoring` says so; all arrays are (n,), per video."""
     scores = [1 - utils.normality(p, d, scoring.alpha) for p, d in zip(psnr, distance, strict=True)]
     return smoothed(scores, seconds, gaps, scoring)
 
@@ -110,7 +110,7 @@ def abnormality(
 def smoothed(
     scores: list[np.ndarray], seconds: list[np.ndarray], gaps: list[np.ndarray], scoring: Scoring
 ) -> list[np.ndarray]:
-    """The scores of each video, (n,), averaged over time as `scoring` says: at its frame rate, and not over a gap."""
+    """The scores of each video, (n,), smoothed over time as `scoring` says, at its frame rate and not across gaps."""
     if not scoring.sigma:
         return scores
     found = []
@@ -122,18 +122,18 @@ def smoothed(
 
 
 def between_gaps(values: np.ndarray, gaps: np.ndarray) -> list[np.ndarray]:
-    """The values (n,) of a video in parts without a gap in time; gaps: (n,) bool, whether one is before a frame."""
+    """Split the values (n,) of a video at its gaps in time; gaps: (n,) bool, whether a gap precedes a frame."""
     return np.split(values, np.flatnonzero(gaps))
 
 
 def rate_of(seconds: np.ndarray) -> float:
-    """Frames per second of a video, from the times (n,) of its frames: one over the median step between two."""
+    """The frames per second of a video, from the times (n,) of its frames: 1 / median step; 1 if that is unknown."""
     steps = np.diff(seconds)
     return 1 / float(np.median(steps)) if len(steps) and np.median(steps) > 0 else 1.0
 
 
 def measure(labels: list[np.ndarray | None], abnormality: list[np.ndarray]) -> Metrics | None:
-    """Frame-level metrics of the videos that have labels, (n,) each; None where these are not of both classes."""
+    """The frame-level metrics of the labelled videos, (n,) each; None unless the labels are of both classes."""
     both = [(y, s) for y, s in zip(labels, abnormality, strict=True) if y is not None]
     if not both or np.unique(np.concatenate([y for y, _ in both])).size < 2:
         return None
@@ -143,7 +143,7 @@ def measure(labels: list[np.ndarray | None], abnormality: list[np.ndarray]) -> M
 
 
 def auc_by_video(result: Evaluation) -> dict[str, float | None]:
-    """Each video's own AUC by name; None where it has no labels, or labels of one class."""
+    """The AUC of each video, by name; None for a video without labels, or with labels of one class."""
     values: list[float | None] = [None] * len(result.videos)
     for video, y in enumerate(result.labels or []):
         if y is not None and np.unique(y).size == 2:
@@ -152,14 +152,14 @@ def auc_by_video(result: Evaluation) -> dict[str, float | None]:
 
 
 def find_frames(wanted: list[tuple[str, int]], clips: Clips) -> list[tuple[int, int]]:
-    """--frames, [(name of a video, index of a frame), ...] -> the same with the video's place in clips.videos.
+    """Convert --frames, [(name of a video, index of a frame), ...]: the name becomes the index in clips.videos.
 
-    Raises InputError for a video that is not there, or a frame without a score.
+    Raises InputError for an unknown video, or a frame without a score.
     """
     places = {video.name: place for place, video in enumerate(clips.videos)}
     for name, frame in wanted:
         if name not in places:
-            raise InputError(f"--frames {name}:{frame}: no test video {name}; they are {', '.join(places)}")
+            raise InputError(f"--frames {name}:{frame}: no test video {name}; the videos are {', '.join(places)}")
         scored = clips.ends[places[name]]
         if frame not in scored:
             but = ", but not those right after a gap in time" if clips.gaps[places[name]].any() else ""

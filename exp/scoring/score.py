@@ -1,11 +1,11 @@
-"""Scores of test frames, while the memory goes on learning from them.
+"""Scores of test frames, while the memory is updated with them.
 
-`score_one_by_one` is the rule itself: one frame after the other. `score` gives the same scores faster. Whether a frame
-updates the memory depends on how well it was decoded, which depends on the memory, which depends on the frames before
-it; but the queries do not depend on the memory, and an update is cheap. So `score` encodes a chunk of clips at once,
-GUESSES that all of its frames update the memory, or that none does, as the last frame did, rolls the memory through the
-chunk under that guess, decodes the chunk at once with each clip's own items, and accepts the frames up to and including
-the first one that contradicts the guess: until there, each frame had exactly the items it would have had alone.
+`score_one_by_one` is the rule itself, one frame after another. `score` gives the same scores faster. Whether a frame
+updates the memory depends on how well it is decoded, which depends on the memory, which depends on the earlier frames.
+But the queries do not depend on the memory, and an update is cheap. So `score` encodes a chunk of clips at once and
+GUESSES that all of its frames update the memory, or that none does, as the last frame did. It rolls the memory through
+the chunk under this guess, decodes the chunk at once with each clip's own items, and accepts the frames up to and
+including the first one that contradicts the guess: up to there, each frame had exactly the items of the rule.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,52 +25,52 @@ from utils import progress, psnr, regular_score
 
 
 class Scoring(NamedTuple):
-    """How test frames are scored. Without th and alpha, which depend on the method, the defaults are the paper's."""
+    """How test frames are scored. Defaults are the paper's; th and alpha have none, as they depend on the method."""
 
     th: float  # γ: a frame whose regular score is below it updates the memory
-    alpha: float  # λ: the weight of the PSNR beside the feature distance
+    alpha: float  # λ: the weight of the PSNR against the feature distance
     memory_update: bool = True
-    reset_memory: bool = False  # start each video from the trained items, not from those the last video left
+    reset_memory: bool = False  # start each video from the trained items, not from the items after the previous video
     sigma: Span | None = None  # of a Gaussian over time that smooths the abnormality, in frames or seconds
-    causal: bool = False  # smooth with earlier frames alone
+    causal: bool = False  # smooth only with earlier frames
 
 
 def published(shape: Mapping[str, Any]) -> Scoring:
-    """How the paper scores with a network of this shape (exp.checkpoints.SHAPE).
+    """The paper's Scoring for a network of this shape (exp.checkpoints.SHAPE).
 
-    Without a memory the PSNR alone counts, and no frame has a regular score below 0, so none updates anything.
+    Without a memory, only the PSNR counts; no regular score is below th = 0, so no frame causes an update.
     """
     usual = METHODS[shape["method"]]
     return Scoring(usual["th"], usual["alpha"]) if shape["msize"] else Scoring(th=0.0, alpha=1.0)
 
 
 class Place(NamedTuple):
-    """Where a scored frame, the last one of its clip, comes from."""
+    """Where a scored frame, the last frame of its clip, comes from."""
 
-    video: int  # its place in the list of videos; with reset_memory, another video resets the memory
+    video: int  # its index in the list of videos; with reset_memory, a new video resets the memory
     frame: int  # its index in the video, from 0
-    source: Any = None  # what else the reader knows of it, such as its picture
+    source: Any = None  # other data from the reader, such as the picture
 
 
 Batch = tuple[Tensor, list[Place]]  # clips, uint8 (B, t_length·c, H, W), and the place of the last frame of each
 
 
 class Scored(NamedTuple):
-    """Consecutive frames that were scored together: n frames, on the device that computed them."""
+    """Consecutive frames that were scored together: n frames, on the device that scored them."""
 
     places: list[Place]  # n
     predicted: Tensor  # (n, c, H, W) in [0, 1]
     target: Tensor  # (n, c, H, W) in [0, 1]
-    previous: Tensor | None  # (n, c, H, W) in [0, 1], the last input frame of pred: a copy of it predicts too; or None
+    previous: Tensor | None  # (n, c, H, W) in [0, 1], the last input frame of pred; None for recon
     queries: Tensor  # (n, h, w, C)
-    items: Tensor  # (n, M, C): the memory each frame was read with
+    items: Tensor  # (n, M, C): the memory that each frame read
     psnr: Tensor  # (n,) P, dB
     distance: Tensor  # (n,) D, the feature distance
     regular: Tensor  # (n,) E, the regular score
-    updated: Tensor  # (n,) bool, whether the frame's queries then updated the memory
+    updated: Tensor  # (n,) bool, whether the frame then updated the memory
 
     def psnr_of_copy(self) -> Tensor | None:
-        """P of copying the previous frame in place of a prediction, (n,), dB; None for recon."""
+        """P of a copy of the previous frame in place of the prediction, (n,), dB; None for recon."""
         return None if self.previous is None else psnr(self.previous, self.target)
 
 
@@ -81,7 +81,7 @@ def to_unit(frames: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def score_one_by_one(model: ConvAE, items: Tensor, batches: Iterable[Batch], scoring: Scoring) -> Iterator[Scored]:
-    """The rule of scoring (Sec. 3.3), literally. It defines what `score` gives, and takes and yields the same."""
+    """The rule of scoring (Sec. 3.3), literally: the definition of `score`, with the same arguments and results."""
     trained, video = items, None
     for clips, places in batches:
         for clip, place in zip(clips.split(1), places, strict=True):
@@ -102,10 +102,10 @@ def score_one_by_one(model: ConvAE, items: Tensor, batches: Iterable[Batch], sco
 def score(model: ConvAE, items: Tensor, batches: Iterable[Batch], scoring: Scoring) -> Iterator[Scored]:
     """Score the clips of `batches` in order and yield them as Scored, a few frames at a time.
 
-    model in eval mode and items (M, C) are on one device. The size of the batches changes no score.
+    The model, in eval mode, and the items (M, C) must be on one device. The size of the batches changes no score.
     """
     trained, video = items, None
-    guess, window = False, 1  # nothing is known of the first frame, so it is decoded alone
+    guess, window = False, 1  # nothing is known about the first frame, so it is decoded alone
     for clips, places in batches:
         frames, target = model.split(normalise(clips.to(items.device, non_blocking=items.is_cuda)))
         encoded, target, previous = model.encode(frames), to_unit(target), _previous(model, frames)
@@ -123,10 +123,10 @@ def score(model: ConvAE, items: Tensor, batches: Iterable[Batch], scoring: Scori
             regular = regular_score(predicted, target[some])
             updated = (regular < scoring.th) & scoring.memory_update
             n, wrong = _accepted(updated, guess)
-            if wrong:  # what frame n - 1 leaves behind is not what was guessed
+            if wrong:  # the decision for frame n - 1 is not the guessed one
                 guess = not guess
                 after = memory.update(queries[n - 1], before[n - 1]) if guess else before[n - 1]
-                window = n  # decisions change often here, so decode few frames in vain
+                window = n  # decisions change often here, so that few frames should be decoded in vain
             else:
                 window *= 2
             places_scored = places[first : first + n]
@@ -147,14 +147,14 @@ def score(model: ConvAE, items: Tensor, batches: Iterable[Batch], scoring: Scori
 
 
 def _previous(model: ConvAE, frames: Tensor) -> Tensor | None:
-    """The last input frame of (B, inputs, H, W): (B, c, H, W) in [0, 1]; None for recon, which has no earlier one."""
+    """The last input frame in (B, inputs, H, W): (B, c, H, W) in [0, 1]; None for recon, which has no earlier frame."""
     return to_unit(frames[:, -model.channels :]) if model.skips else None
 
 
 def _roll(items: Tensor, queries: Tensor, update: bool, trained: Tensor, resets: list[bool]) -> tuple[Tensor, Tensor]:
-    """The items before each frame, (n, M, C), and after the last, (M, C), if each frame updates them, or none does.
+    """The items before each frame, (n, M, C), and after the last, (M, C), if every frame updates them, or none does.
 
-    queries is (n, K, C). Before a frame that `resets`, the memory starts again from the trained items.
+    queries: (n, K, C); resets: for each frame, whether the memory restarts from the trained items before it.
     """
     before = []
     for frame_queries, reset in zip(queries, resets, strict=True):
@@ -166,27 +166,27 @@ def _roll(items: Tensor, queries: Tensor, update: bool, trained: Tensor, resets:
 
 
 def _accepted(updated: Tensor, guess: bool) -> tuple[int, bool]:
-    """How many of the decisions (n,) hold under the guess, the first that contradicts it included; whether one does."""
+    """The number of decisions (n,) up to the first that contradicts the guess, included, and whether there is one."""
     wrong = (updated != guess).nonzero()
     return (int(wrong[0]) + 1, True) if len(wrong) else (len(updated), False)
 
 
 def batches_of(clips: Clips, loader: DataLoader) -> Iterator[Batch]:
-    """The batches of a loader of all clips in order, with the places of their frames."""
+    """The batches of a loader that gives all clips in order, with the places of their frames."""
     places = (Place(video, int(frame)) for video, frames in enumerate(clips.ends) for frame in frames)
     for batch in loader:
         yield batch, list(islice(places, len(batch)))
 
 
 class Scores(NamedTuple):
-    """The scores of all clips of a split. Lists have one array (frames of the video that have a score,) per video."""
+    """The scores of all clips of a split. Lists have one array per video, with one value per frame that has a score."""
 
     psnr: list[np.ndarray]  # P, dB
     distance: list[np.ndarray]  # D, feature distance
     regular: list[np.ndarray]  # E, regular score
     updated: list[np.ndarray]  # bool, whether the frame updated the memory
     psnr_of_copy: list[np.ndarray] | None  # P of copying the previous frame, dB; None for recon
-    items: list[Tensor]  # the memory that each video began with, (M, C), on the CPU
+    items: list[Tensor]  # the memory at the start of each video, (M, C), on the CPU
 
 
 def score_clips(
@@ -198,7 +198,7 @@ def score_clips(
 ) -> Scores:
     """The scores of all clips of a loader, in order; loader.dataset is data.clips.Clips.
 
-    look: what else is to be done with each Scored before it is dropped.
+    look: called with each Scored before it is dropped.
     """
     clips: Clips = loader.dataset  # type: ignore[assignment]  # a DataLoader does not know the class of its data set
     parts: dict[str, list[Tensor]] = {name: [] for name in ("psnr", "distance", "regular", "updated")}
@@ -225,6 +225,6 @@ def score_clips(
 
 
 def replay(model: ConvAE, items: Tensor, clips: Clips, video: int, scoring: Scoring) -> Iterator[Scored]:
-    """Score one video of `clips`, given by its place, again from the items that it began with; yields Scored."""
+    """Score one video of `clips`, given by its index, again from its initial items; yields Scored."""
     alone = clips.select([video])
     yield from score(model, items, batches_of(alone, testing_loader(alone)), scoring._replace(reset_memory=False))
