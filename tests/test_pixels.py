@@ -165,7 +165,7 @@ def test_evaluation_prints_and_keeps_them(method, dataset, capsys):
     published = found["protocols"]["network"]["published"]
     assert published["auc"] == pytest.approx(found["auc"])
     ends = " to ".join(f"{100 * published[end]:.1f}" for end in ("low", "high"))
-    assert f"95 % interval of this AUC over choices of test videos: {ends} %" in lines
+    assert f"95 % bootstrap interval of this AUC over test videos: {ends} %" in lines
     assert found["protocols"]["network"].keys() == {"published", "macro", "whole_test_set", "calibrated"}
 
 

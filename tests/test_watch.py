@@ -328,9 +328,9 @@ def test_no_clip_and_no_alarm_spans_a_gap_in_time(run, source):
 @pytest.mark.parametrize(
     ("frames", "announced", "words"),
     [
-        (pictures(7) + pictures(3, size=(32, 24)), 10, ["from 32x24 to 24x32 at frame 7", "3 frames are scored"]),
-        (pictures(12), 20, ["cut short after 12", "8 frames are scored"]),
-        (pictures(3), 3, ["3 frames", "a clip of this network 5"]),
+        (pictures(7) + pictures(3, size=(32, 24)), 10, ["from 32x24 to 24x32 at frame 7", "3 frames were scored"]),
+        (pictures(12), 20, ["cut short after 12", "8 frames were scored"]),
+        (pictures(3), 3, ["3 frames", "but this network needs clips of 5"]),
     ],
     ids=["changes size", "cut short", "shorter than a clip"],
 )
@@ -346,7 +346,7 @@ def test_videos_that_are_not_whole(frames, announced, words, run, source, capsys
 def test_ctrl_c_keeps_the_scores_of_a_file(run, source, capsys):
     source([*pictures(13), KeyboardInterrupt()], announced=100)
     assert call(run, "v.avi", "--test_batch_size", 4) == 130
-    assert "interrupted: 8 frames are scored" in capsys.readouterr().err
+    assert "interrupted: 8 frames were scored" in capsys.readouterr().err
     assert len(rows(run, "v")) == 8
 
 

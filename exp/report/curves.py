@@ -1,8 +1,8 @@
-"""Figures of a training and of an evaluation: losses, ROC, histogram, and all others of an evaluation. Sizes in pixels.
+"""Figures of a training and of an evaluation: losses, ROC, histogram, and all other figures. Sizes are in pixels.
 
-Pure drawing: each function takes numbers and pictures and writes a file in the format that its path ends with. Every
-function makes the directory that it writes to, and raises InputError where it cannot write. The scores of a video are
-drawn in exp/report/score_curves.py, single frames in exp/report/panels.py, annotated videos in exp/report/video.py.
+These functions only draw: each takes numbers and pictures and writes a file in the format given by its extension. They
+make the directory that they write to, and raise InputError when they cannot write. exp/report/score_curves.py draws the
+scores of a video, exp/report/panels.py single frames, and exp/report/video.py annotated videos.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,11 +30,11 @@ from utils import auc, equal_error_rate
 
 @styled
 def loss_curves(path: Path, history: list[dict[str, Any]]) -> None:
-    """Losses, learning rate and memory over the epochs, 1200 x 700; history: the metrics of each epoch (Train.py)."""
+    """Draw losses, learning rate and memory over the epochs, 1200 x 700; history: the metrics of each epoch."""
     epochs = np.arange(1, len(history) + 1)
     names = ("pixel", "compactness", "separateness", "loss", "lr")
     series = {name: np.array([epoch[name] for epoch in history]) for name in names}
-    # (epochs, 2), the lowest and the highest; (epochs, 0) without a memory
+    # (epochs, 2), the lowest and highest cosine; (epochs, 0) without a memory
     cosines = np.array([epoch["item_cosines"] for epoch in history])
     look: dict[str, Any] = {"marker": "o" if len(history) <= 20 else None, "markersize": 4}  # one epoch has no line
 
@@ -46,7 +46,7 @@ def loss_curves(path: Path, history: list[dict[str, Any]]) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         return axes
 
-    axes = add(grid[0, 0], "weighted sum and its pixel part", ylabel="loss")
+    axes = add(grid[0, 0], "total loss and its pixel loss", ylabel="loss")
     axes.plot(epochs, series["loss"], color="black", label="weighted sum", **look)
     axes.plot(epochs, series["pixel"], "--", color=NORMAL, label="pixel", **look)
     _logarithmic(axes, series["loss"], series["pixel"])
@@ -78,14 +78,14 @@ def _logarithmic(axes: Axes, *shown: np.ndarray) -> None:
     positive = values[values > 0]
     if len(positive) == len(values):
         axes.set_yscale("log")
-    elif len(positive):  # a whole power of ten, or its label would stand on that of 0
+    elif len(positive):  # a whole power of ten, since otherwise its label would overlap that of 0
         axes.set_yscale("symlog", linthresh=10.0 ** np.floor(np.log10(positive.min())))
         axes.set_ylim(bottom=0)
     axes.legend()
 
 
 def _draw_wins(axes: Axes, history: list[dict[str, Any]]) -> None:
-    """The share of the queries that each item is nearest to, epoch by epoch."""
+    """Draw the share of the queries that each item is nearest to, for each epoch."""
     won = np.array([epoch["queries_won"] for epoch in history], dtype=float)  # (epochs, M)
     share = 100 * won / won.sum(axis=1, keepdims=True)
     picture = axes.imshow(
@@ -154,7 +154,7 @@ def roc_curve(path: Path, labels: list[np.ndarray], abnormality: list[np.ndarray
 
 @styled
 def score_histogram(path: Path, labels: list[np.ndarray], abnormality: list[np.ndarray]) -> None:
-    """Abnormality of normal and of abnormal frames in the same bins, 900 x 500; lists of (n,), one per video."""
+    """Draw the abnormality of normal and abnormal frames in the same bins, 900 x 500; lists of (n,), one per video."""
     y, scores = np.concatenate(labels), np.concatenate(abnormality)
     bins = np.linspace(min(0, scores.min()), max(1, scores.max()), 26).tolist()
     figure = Figure(figsize=(9, 5))

@@ -13,9 +13,9 @@ import numpy as np
 from utils import InputError
 
 TICKS = 18000  # per second: exact for the usual rates
-LONGEST = 24 * 3600 * TICKS  # that a frame is shown; .mp4 has 31 bits for it
-ENCODERS = {  # by preference, as some builds of FFmpeg lack the first; the last one does not play in browsers
-    # g: a whole picture every 100 frames, to seek quickly; no B-frames, as times that vary would need an edit list
+LONGEST = 24 * 3600 * TICKS  # the longest time that a frame is shown; .mp4 has 31 bits for it
+ENCODERS = {  # in order of preference, as some builds of FFmpeg lack the first; browsers do not play the last
+    # g: a key frame every 100 frames, for fast seeking; no B-frames, since varying times would need an edit list
     "libx264": {"preset": "veryfast", "crf": "21", "g": "100", "bf": "0"},
     "libopenh264": {"b": "4M", "g": "100"},
     "mpeg4": {"b": "4M", "g": "100"},
@@ -23,24 +23,26 @@ ENCODERS = {  # by preference, as some builds of FFmpeg lack the first; the last
 
 
 class VideoFile:
-    """An .mp4 that appears under its name when it is finished and whole; until then it is a hidden file beside it.
+    """An .mp4 that appears under its name when it is complete; until then, it is a hidden file beside it.
 
-    A thread encodes, so that Ctrl-C and SIGTERM, which Python raises in the main thread, never fall between a frame and
-    its packets: whatever stops the program, `finish` makes a whole video of the frames added so far.
-    height and width are even. `add` and `finish` raise InputError where the video cannot be written, and leave none.
+    A thread encodes, so that Ctrl-C and SIGTERM, which Python handles in the main thread, never fall between a frame
+    and its packets. So whatever stops the program, `finish` makes a complete video of the frames added so far. height
+    and width must be even. `add` and `finish` raise InputError when the video cannot be written, and leave no file.
     """
 
     def __init__(self, path: Path, height: int, width: int) -> None:
         self.path, self.temporary = path, path.with_name(f".{path.stem}.part.mp4")
         self.first = 0.0  # seconds of the first frame
         self.last = -1  # ticks of the last frame
-        self.shown = TICKS // 25  # how long the last frame is shown: like the one before, where there is one
+        self.shown = TICKS // 25  # how long the last frame is shown: as long as the previous one, if any
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot make the folder {path.parent}: {error.strerror}") from error
         encoder = _encoder(path)
-        address = str(self.temporary.absolute())  # so that FFmpeg takes no name with a colon for an address
+        address = str(
+            self.temporary.absolute()
+        )  # absolute, so that FFmpeg does not read a name with a colon as an address
         self.container = av.open(address, "w", options={"movflags": "faststart"})
         self.stream = cast(av.VideoStream, self.container.add_stream(encoder, options=ENCODERS[encoder]))
         self.stream.height, self.stream.width, self.stream.pix_fmt = height, width, "yuv420p"
@@ -52,8 +54,8 @@ class VideoFile:
     def add(self, picture: np.ndarray, seconds: float) -> None:
         """Append a picture, uint8 (height, width, 3) BGR, which is shown until the time of the next one.
 
-        The video starts with the time of the first. A time that does not follow the last one is moved behind it; of a
-        gap of more than a day, one day is left.
+        The video starts at the time of the first picture. A time that is not after the last one is moved after it, and
+        a gap of more than a day is shortened to a day.
         """
         self._wait()
         if self.last < 0:
@@ -69,7 +71,7 @@ class VideoFile:
         self.pending = self.thread.submit(self._encode, frame)
 
     def finish(self) -> None:
-        """Make the frames added so far a whole video under its name."""
+        """Complete the video of the frames added so far, under its name."""
         try:
             self._wait()
             self.pending = self.thread.submit(self._end)
@@ -81,7 +83,7 @@ class VideoFile:
             self.discard()
 
     def discard(self) -> None:
-        """Leave no video, except one that is finished."""
+        """Remove the video, unless it is finished."""
         self.thread.shutdown()
         with contextlib.suppress(OSError, av.FFmpegError):
             self.container.close()
@@ -96,7 +98,7 @@ class VideoFile:
         self.container.close()
 
     def _wait(self) -> None:
-        """Wait until the thread has done what it was given."""
+        """Wait until the thread has finished its work."""
         try:
             if self.pending:
                 self.pending.result()
@@ -109,7 +111,7 @@ class VideoFile:
 
 
 def _encoder(path: Path) -> str:
-    """The first of ENCODERS that this build of PyAV has."""
+    """The first of ENCODERS that this build of PyAV has. Raises InputError when it has none."""
     for name in ENCODERS:
         with contextlib.suppress(av.codec.codec.UnknownCodecError):
             return av.Codec(name, "w").name

@@ -1,4 +1,4 @@
-"""What evaluations write and print: tables with one row per frame or alarm, evaluation.json, lines on the terminal."""
+"""The output of evaluations: tables with one row per frame or alarm, evaluation.json, lines on the terminal."""
 
 import contextlib
 import csv
@@ -18,15 +18,15 @@ from utils import InputError, write_text, write_whole
 
 SCORES = ("video", "frame", "psnr", "distance", "regular_score", "updated", "abnormality", "label", "psnr_of_copy")
 WATCHED = ("frame", "seconds", "time", "psnr", "distance", "regular_score", "updated", "abnormality", "alarm")
-MOSTLY = 0.9  # above this share of frames in alarms, something other than anomalies is wrong
+MOSTLY = 0.9  # if alarms cover a larger share of the frames, the cause is not anomalies
 ALARMS = ("video", "start", "end", "peak", "score", "start_seconds", "end_seconds")
-EVENTS = ("event", "time", *ALARMS[1:])  # an alarm of a stream has a row when it starts and one when it ends
+EVENTS = ("event", "time", *ALARMS[1:])  # an alarm of a stream has two rows, for its start and its end
 
 
 class Table:
-    """A csv that grows: what was added is on its way to the disk at once, so that a kill loses nothing.
+    """A csv that grows: added rows are handed to the system at once, so that a kill loses nothing.
 
-    Raises InputError where it cannot be written; the rows before stay.
+    Raises InputError when it cannot be written; earlier rows are kept.
     """
 
     def __init__(self, path: Path, header: Sequence[str]) -> None:
@@ -46,16 +46,16 @@ class Table:
             self.file.flush()
         except OSError as error:
             with contextlib.suppress(OSError):
-                os.truncate(self.path, whole)  # no row is left half written
+                os.truncate(self.path, whole)  # leave no partial row
             raise InputError(f"cannot write {self.path}: {error.strerror}") from error
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # a full disk, said when the row was added
+        with contextlib.suppress(OSError):  # a full disk, reported when the row was added
             self.file.close()
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """A csv that appears whole or not. Raises InputError where it cannot be written."""
+    """Write a csv, completely or not at all. Raises InputError when it cannot be written."""
 
     def write(temporary: Path) -> None:
         with open(temporary, "w", newline="", encoding="utf-8") as file:
@@ -65,7 +65,7 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> 
 
 
 def write_scores(path: Path, result: Evaluation) -> None:
-    """scores.csv of an evaluation: one row per frame that has a score."""
+    """Write scores.csv of an evaluation: one row per frame that has a score."""
     rows = []
     for video, name in enumerate(result.videos):
         labels = result.labels[video] if result.labels else None
@@ -78,13 +78,13 @@ def write_scores(path: Path, result: Evaluation) -> None:
 
 
 def write_alarms(path: Path, videos: list[str], alarms: list[list[Alarm]]) -> None:
-    """alarms.csv: one row per alarm, from the name and the alarms of each video."""
+    """Write alarms.csv: one row per alarm, from the names of the videos and their alarms."""
     rows = [alarm_row(video, alarm) for video, some in zip(videos, alarms, strict=True) for alarm in some]
     write_table(path, ALARMS, rows)
 
 
 def score_row(video: str, frame: int, *scores: Any) -> tuple:
-    """A row of SCORES; the label is empty where there is none, and so is the PSNR of the copy, None for recon."""
+    """A row of SCORES; a missing label or PSNR of the copy (None for recon) is an empty cell."""
     psnr, distance, regular, updated, abnormality, label, of_copy = scores
     shown = f"{psnr:.8g}", f"{distance:.8g}", f"{regular:.8g}", int(updated), f"{abnormality:.8g}"
     return video, frame, *shown, label, "" if of_copy is None else f"{of_copy:.8g}"
@@ -98,7 +98,7 @@ def watched_row(frame: Frame, *scores: Any) -> tuple:
 
 
 def event_row(event: str, alarm: Alarm, frame: Frame) -> tuple:
-    """A row of EVENTS: an alarm that "started" or "ended" by this frame."""
+    """A row of EVENTS for an alarm that has "started" or "ended" at this frame."""
     _, start, end, peak, score, *seconds = alarm_row("", alarm)
     if event == "started":
         end, peak, seconds[1] = "", "", ""
@@ -106,7 +106,7 @@ def event_row(event: str, alarm: Alarm, frame: Frame) -> tuple:
 
 
 def clock(frame: Frame) -> str:
-    """When a live source gave a frame, such as 2026-11-25T18:00:00.250+0100; "" for a file."""
+    """The time at which a live source gave a frame, such as 2026-11-25T18:00:00.250+0100; "" for a file."""
     if frame.captured is None:
         return ""
     when = time.localtime(frame.captured)
@@ -120,19 +120,19 @@ def alarm_row(video: str, alarm: Alarm) -> tuple:
 
 
 class Beside(NamedTuple):
-    """What is measured beside the published metrics."""
+    """The measurements besides the published metrics."""
 
     protocols: Protocols
     pixels: PixelMetrics | None = None
-    no_pixels: str = ""  # why there are no pixel metrics though there are masks
+    no_pixels: str = ""  # why there are no pixel-level metrics although there are masks
 
 
 def write_evaluation(
     path: Path, result: Evaluation, decisions: Decisions | None, about: dict[str, Any], beside: Beside
 ) -> None:
-    """evaluation.json: what it is about, the metrics, and what a calibrated threshold gives.
+    """Write evaluation.json: what was evaluated, the metrics, and the alarms under a calibrated threshold.
 
-    Metrics are in [0, 1], and null where there are none.
+    Metrics are in [0, 1], or null if they cannot be computed.
     """
     protocols = {
         who: {name: estimate._asdict() for name, estimate in found.items()}
@@ -155,12 +155,12 @@ def write_evaluation(
 
 
 def metric_lines(result: Evaluation, found: Beside, unlike: str = "") -> list[str]:
-    """The metrics of an evaluation for people; unlike: what to name beside them."""
+    """The metrics of an evaluation as lines of text; unlike: a note on settings unlike the paper's."""
     return [*frame_lines(result, found.protocols, unlike), *pixel_lines(found, unlike)]
 
 
 def frame_lines(result: Evaluation, protocols: Protocols, unlike: str = "") -> list[str]:
-    """The frame-level metrics."""
+    """The frame-level metrics, or why there are none, as lines of text."""
     if result.labels is None:
         return ["no labels, so no AUC: data/README.md says how to give them"]
     labels = [values for values in result.labels if values is not None]
@@ -170,7 +170,7 @@ def frame_lines(result: Evaluation, protocols: Protocols, unlike: str = "") -> l
     apart = f" ({unlabelled} of {len(result.videos)} videos unlabelled)" if unlabelled else ""
     if result.metrics is None:
         which, count = "abnormal" if labels[0][0] else "normal", sum(map(len, labels))
-        return [f"all {count} labelled frames are {which}{apart}, so no AUC: it compares frames of both classes"]
+        return [f"all {count} labelled frames are {which}{apart}, so no AUC: it needs frames of both classes"]
     metrics, beside = result.metrics, f" ({unlike})" if unlike else ""
     lines = [f"AUC{beside}: {100 * metrics.auc:.4f} %", *interval_lines(protocols.network["published"])]
     if protocols.copy:
@@ -188,15 +188,15 @@ def frame_lines(result: Evaluation, protocols: Protocols, unlike: str = "") -> l
 
 
 def interval_lines(estimate: Estimate) -> list[str]:
-    """The bootstrap interval of an AUC; no line where there is none."""
+    """The bootstrap interval of an AUC, or no line if there is none."""
     if estimate.low is None or estimate.high is None:
         return []
     ends = f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f} %"
-    return [f"{100 * LEVEL:.0f} % interval of this AUC over choices of test videos: {ends}"]
+    return [f"{100 * LEVEL:.0f} % bootstrap interval of this AUC over test videos: {ends}"]
 
 
 def pixel_lines(found: Beside, unlike: str = "") -> list[str]:
-    """The pixel-level metrics, or why there are none though there are masks."""
+    """The pixel-level metrics, or why there are none although there are masks."""
     if found.no_pixels or not found.pixels:
         return [f"no pixel-level AUC: {found.no_pixels}"] if found.no_pixels else []
     pixels, beside = found.pixels, f" ({unlike})" if unlike else ""
@@ -210,13 +210,13 @@ def pixel_lines(found: Beside, unlike: str = "") -> list[str]:
 
 
 def alarm_lines(decisions: Decisions) -> list[str]:
-    """What a calibrated threshold gives, for people."""
+    """The alarms under a calibrated threshold and their metrics, as lines of text."""
     count, m = sum(map(len, decisions.alarms)), decisions.measures
     line = f"calibrated threshold {decisions.threshold:.4g}: {count} alarm{'s' if count != 1 else ''}"
     if m and m.alarmed_share > MOSTLY:
         line += (
-            f", in alarm for {100 * m.alarmed_share:.0f} % of the frames: this is not the scene or the light that the"
-            " model was trained on"
+            f", in alarm for {100 * m.alarmed_share:.0f} % of the frames: the scene or the light differs from that of"
+            " the training videos"
         )
     elif m:
         for name, value in (("precision", m.precision), ("recall", m.recall)):

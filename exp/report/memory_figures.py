@@ -1,4 +1,4 @@
-"""Figures of a memory: which queries its items win, where in the frame, and how alike the items are."""
+"""Figures of a memory: which queries its items win, where in the frame, and how similar the items are."""
 
 import math
 from pathlib import Path
@@ -26,25 +26,25 @@ from exp.report.style import (
 
 
 class Wins(NamedTuple):
-    """What the queries of the clips drawn from one split ("training" or "testing") chose."""
+    """The items that queries chose, in random clips of one split ("training" or "testing")."""
 
-    clips: int  # drawn
-    of: int  # how many there are
-    counts: np.ndarray  # (M, h, w): in how many of the clips the item is nearest to the query at that position
-    queries: Tensor  # (n, C), some of them
-    chosen: np.ndarray  # (n,), the nearest item of each
+    clips: int  # the number of clips drawn
+    of: int  # the number of clips in the split
+    counts: np.ndarray  # (M, h, w): in how many clips the item is nearest to the query at this position
+    queries: Tensor  # (n, C), some of the queries
+    chosen: np.ndarray  # (n,), the nearest item of each of these queries
     frame: Tensor  # (c, H, W) in [0, 1], the mean of the clips' last frames
-    ratio: float  # of width to height of the frames on disk
+    ratio: float  # width / height of the frames on disk
 
     @property
     def share(self) -> np.ndarray:
-        """Of all queries, the share that each item is nearest to: (M,)."""
+        """The share of all queries that each item is nearest to: (M,)."""
         return self.counts.sum(axis=(1, 2)) / self.counts.sum()
 
 
 @styled
 def draw_wins(path: Path, wins: dict[str, Wins]) -> None:
-    """Share of the queries of each split that each item is nearest to."""
+    """Draw the share of the queries of each split that each item is nearest to."""
     count = len(wins["training"].counts)
     figure = Figure(figsize=(min(max(9, 0.9 * count), 16), 5))
     axes = figure.add_subplot(xlabel="memory item", ylabel="share of the queries nearest to it (%)")
@@ -66,7 +66,7 @@ def draw_wins(path: Path, wins: dict[str, Wins]) -> None:
 
 @styled
 def draw_cosines(path: Path, cosines: np.ndarray, collapsed: list[tuple[int, int]], limit: float) -> None:
-    """The cosine of each pair of items, (M, M); the collapsed pairs, those above the limit, are framed."""
+    """Draw the cosine of each pair of items, (M, M); collapsed pairs, above the limit, are framed."""
     count = len(cosines)
     figure = Figure(figsize=(8, 7))
     axes = figure.add_subplot(title=f"cosine of two items; framed: above {limit:g}", xlabel="item", ylabel="item")
@@ -87,8 +87,8 @@ def draw_cosines(path: Path, cosines: np.ndarray, collapsed: list[tuple[int, int
 
 @styled
 def draw_embedding(path: Path, wins: dict[str, Wins], items: Tensor, seed: int) -> None:
-    """Queries of both splits and the items (M, C) in one t-SNE by cosine, coloured by the nearest item, 1200 x 700."""
-    from sklearn.manifold import TSNE  # here, as it takes a second and only this figure needs it
+    """Draw a t-SNE by cosine of queries of both splits and items (M, C), coloured by nearest item, 1200 x 700."""
+    from sklearn.manifold import TSNE  # here, since importing it takes a second and only this figure needs it
 
     parts = [*(some.queries for some in wins.values()), items]
     everything = torch.cat(parts).numpy()
@@ -98,7 +98,7 @@ def draw_embedding(path: Path, wins: dict[str, Wins], items: Tensor, seed: int) 
     colours = item_colours(len(items))
 
     figure = Figure(figsize=(12, 7))
-    add_title(figure, "t-SNE of queries, coloured by the item nearest to them; numbers: the items")
+    add_title(figure, "t-SNE of queries, coloured by their nearest item; the numbers mark the items")
     shared: Axes | None = None
     for column, (split, some) in enumerate(wins.items()):
         title = f"{len(some.queries)} queries of {some.clips} {split} clips"
@@ -128,7 +128,7 @@ def draw_embedding(path: Path, wins: dict[str, Wins], items: Tensor, seed: int) 
 
 
 def _grouped(points: np.ndarray, near: float) -> list[tuple[list[int], tuple[float, float]]]:
-    """Items at (M, 2) points, those near another of a group in one group: [(their numbers, a point), ...]."""
+    """Group items at points (M, 2) that are near each other: [(numbers of the items, position of the label), ...]."""
     groups: list[list[int]] = []
     for item, point in enumerate(points):
         group = next((g for g in groups if np.linalg.norm(points[g] - point, axis=1).min() < near), None)
@@ -141,7 +141,7 @@ def _grouped(points: np.ndarray, near: float) -> list[tuple[list[int], tuple[flo
 
 @styled
 def draw_maps(path: Path, wins: dict[str, Wins]) -> None:
-    """The mean frame of each split and, for each item, in how many of the clips it wins at each position."""
+    """Draw the mean frame of each split and, for each item, the share of clips in which it wins at each position."""
     items, height, width = wins["training"].counts.shape
     ratio = wins["training"].ratio
     columns = math.ceil(math.sqrt(2 * items))

@@ -1,12 +1,12 @@
 """report.html: an evaluation or a watched stream as one page that any current browser opens, offline.
 
-The page holds the scores of all frames and pictures of the highest peaks, and plays the annotated videos that lie
-beside it. Its threshold can be moved, and alarms and measures follow: assets/alarms.js does what exp/scoring/alarms.py
-does, and tests hold the two together.
+The page contains the scores of all frames and pictures of the highest peaks, and plays the annotated videos beside it.
+The threshold can be moved, and alarms and metrics follow: assets/alarms.js computes the same as exp/scoring/alarms.py,
+and tests compare the two.
 
-assets/ has a Jinja2 template, which escapes all that it is given, a style sheet and scripts. The data is JSON in a
-script element that is not run, and holds no `<` that could end it. A content security policy allows this style sheet
-and this script alone, by their digests.
+assets/ contains a Jinja2 template, which escapes all values, a style sheet and scripts. The data is JSON in a script
+element that is not run and contains no `<` that could end it. A content security policy allows only this style sheet
+and this script, by their digests.
 """
 
 import base64
@@ -31,7 +31,7 @@ from utils import one_line, write_text
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("alarms.js", "plot.js", "section.js", "page.js")
 PICTURE_WIDTH, PICTURE_QUALITY = 240, 75
-EXACT = 2048  # that many of the highest scores of a calibration are kept as they are
+EXACT = 2048  # this many of the highest scores of a calibration are all kept
 
 
 class Result(NamedTuple):
@@ -50,12 +50,12 @@ class Picture(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A video on the page. Arrays have one value for each of its frames that has a score, (n,)."""
+    """A video on the page. Arrays have one value per frame that has a score, (n,)."""
 
     name: str
     frames: np.ndarray  # index in the video
     seconds: np.ndarray
-    gaps: np.ndarray  # bool, whether time is missing before the frame: no alarm goes across
+    gaps: np.ndarray  # bool, whether there is a gap in time before the frame, which no alarm spans
     psnr: np.ndarray
     distance: np.ndarray
     abnormality: np.ndarray | None  # min-max over the video; None for a stream
@@ -63,17 +63,17 @@ class Curve(NamedTuple):
     labels: np.ndarray | None
     auc: float | None
     pictures: list[Picture]
-    video: str  # where its annotated video is, relative to the page, if there is one
-    video_start: float | None = None  # seconds of its first frame, if that is none of these
+    video: str  # the path of its annotated video, relative to the page, if there is one
+    video_start: float | None = None  # the time of its first frame, if that is not among these frames
 
 
 class Page(NamedTuple):
-    """All that report.html shows."""
+    """The content of report.html."""
 
     title: str
     results: list[Result]
-    remarks: list[str]  # what to know of the results
-    about: Mapping[str, Any]  # where they come from
+    remarks: list[str]  # notes on the results
+    about: Mapping[str, Any]  # the origin of the results
     rule: AlarmRule | str  # or why there is none
     curves: list[Curve]
     is_stream: bool = False
@@ -89,7 +89,7 @@ def thumbnail(picture: np.ndarray) -> bytes:
 
 
 def write_page(path: Path, page: Page) -> None:
-    """Write report.html whole, with the annotated videos that are there by now. Raises InputError where it cannot."""
+    """Write report.html, with the annotated videos that exist. Raises InputError when it cannot be written."""
     style, script = ("".join((ASSETS / name).read_text("utf-8") for name in names) for names in (["page.css"], SCRIPTS))
     environment = Environment(
         loader=FileSystemLoader(ASSETS),
@@ -122,7 +122,7 @@ def _digest(text: str) -> str:
 
 
 def _facts(about: Mapping[str, Any]) -> dict[str, str]:
-    """Where the page comes from, as words, and the date."""
+    """The origin of the page as text, and the date."""
     found = {}
     for name, value in about.items():
         if isinstance(value, Mapping):
@@ -132,7 +132,7 @@ def _facts(about: Mapping[str, Any]) -> dict[str, str]:
     return {**found, "date": time.strftime("%Y-%m-%d %H:%M")}
 
 
-# What the script reads: plain JSON, arrays as base64 of their little-endian bytes -------------------------------------
+# The data for the script: plain JSON, with arrays as base64 of their little-endian bytes ------------------------------
 
 
 def _rule(rule: AlarmRule) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def _rule(rule: AlarmRule) -> dict[str, Any]:
 
 
 def _video(folder: Path, curve: Curve) -> dict[str, Any]:
-    """A video. What decides on alarms keeps all its digits, so that they are the same as in Python."""
+    """The data of a video. Values that decide on alarms keep all digits, so that alarms are the same as in Python."""
     starts = np.flatnonzero(np.diff(curve.frames, prepend=curve.frames[0] - 2) != 1)  # of runs of consecutive frames
     place = {frame: k for k, frame in enumerate(curve.frames.tolist())}
     has_video = (folder / curve.video).is_file()
@@ -182,9 +182,9 @@ def _packed(values: np.ndarray | None, kind: str) -> str | None:
 
 
 def _knots(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places (k,) in the sorted scores (n,) and the scores there, between which quantiles are interpolated.
+    """Indices (k,) into the sorted scores (n,) and the scores there, between which quantiles are interpolated.
 
-    The highest scores, which the thresholds of small rates lie between, are all there; of the others, if many, some.
+    All of the highest scores are included, since the thresholds of small rates lie there; of many others, only some.
     """
     values = np.sort(np.asarray(scores, dtype=np.float64))
     count = len(values)

@@ -20,11 +20,11 @@ def page_of_evaluation(
     beside: Beside,
     frame_at: Callable[[int, int], np.ndarray],
 ) -> Page:
-    """The page of a data set.
+    """The page of an evaluated data set.
 
-    decisions: what its calibration decided, or why there is none; about: what evaluation.json says beside the metrics;
-    frame_at: place of a video, index of a frame in it -> uint8 (h, w, 3) BGR. An annotated video is looked for in the
-    folder `videos` beside the page.
+    decisions: the decisions of its calibration, or why there are none; about: the origin of the results, as in
+    evaluation.json; frame_at: index of a video, index of a frame in it -> uint8 (h, w, 3) BGR. Annotated videos are
+    expected in the folder `videos` beside the page.
     """
     decided = None if isinstance(decisions, str) else decisions
     aucs = auc_by_video(result)
@@ -62,7 +62,7 @@ def page_of_evaluation(
 
 
 def _results(result: Evaluation, beside: Beside) -> list[Result]:
-    """The metrics that are known, the most important first."""
+    """The known metrics, the most important first."""
     metrics, pixels, (network, copy) = result.metrics, beside.pixels, beside.protocols
     found = []
     if metrics:

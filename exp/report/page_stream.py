@@ -1,4 +1,4 @@
-"""report.html of a watched file, camera or stream: what is kept of its frames while they come."""
+"""report.html of a watched file, camera or stream, and the scores and pictures that are kept for it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +10,8 @@ from exp.report.files import clock
 from exp.report.page import Curve, Page, Picture, thumbnail
 from exp.scoring.alarms import Alarm, AlarmRule
 
-FRAMES = 200_000  # of a long stream the last ones are shown, so that the page stays below 10 MB
-PICTURES = 200  # and the alarms with the highest scores have pictures
+FRAMES = 200_000  # of a long stream, only the last frames are shown, so that the page stays below 10 MB
+PICTURES = 200  # and only the alarms with the highest scores have pictures
 FIELDS = ("frame", "seconds", "psnr", "distance", "score", "gap")
 ROW = np.dtype({"names": FIELDS, "formats": ("i8", "f8", "f8", "f8", "f8", "?")})
 
@@ -22,11 +22,13 @@ class History:
     def __init__(self) -> None:
         self.rows = np.zeros(FRAMES, ROW)  # frame k is in row k % FRAMES
         self.count = 0
-        self.start, self.began = 0.0, ""  # the time of the first of all, and when a live source gave it
-        self.pictures: dict[int, tuple[float, Picture]] = {}  # first frame of an alarm -> its highest score, its peak
+        self.start, self.began = 0.0, ""  # the time of the first frame, and when a live source gave it
+        self.pictures: dict[
+            int, tuple[float, Picture]
+        ] = {}  # first frame of an alarm -> its highest score and the picture of its peak
 
     def add(self, frame: Frame, psnr: float, distance: float, score: float, alarm: Alarm | None) -> None:
-        """Take a frame, its scores, and the alarm that is under way with it."""
+        """Add a frame, its scores, and the current alarm or None."""
         if not self.count:
             self.start, self.began = frame.seconds, clock(frame)
         self.rows[self.count % FRAMES] = frame.index, frame.seconds, psnr, distance, score, frame.gap
@@ -37,7 +39,7 @@ class History:
                 del self.pictures[min(self.pictures, key=lambda start: self.pictures[start][0])]
 
     def page(self, name: str, rule: AlarmRule, about: Mapping[str, Any], video: str) -> Page:
-        """The page of these frames, at least one; video: where the annotated video is, relative to the page."""
+        """The page of the frames so far, at least one; video: the path of the annotated video, relative to the page."""
         rows = np.roll(self.rows, -self.count) if self.count > FRAMES else self.rows[: self.count]
         frames, seconds, psnr, distance, scores, gaps = (rows[field] for field in FIELDS)
         curve = Curve(
@@ -58,6 +60,6 @@ class History:
         remarks = []
         if len(rows) < self.count:
             count = f"the last {len(rows):,} of {self.count:,} frames"
-            remarks.append(f"{count}: scores.csv and alarms.csv beside this page have all")
+            remarks.append(f"{count}; scores.csv and alarms.csv beside this page contain all")
         about = {**about, "first frame": self.began}
         return Page(name, [], remarks, about, rule, [curve], is_stream=True)

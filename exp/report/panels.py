@@ -1,4 +1,4 @@
-"""Figures of single frames: what came in, what was predicted, their error, and the memory items that were read."""
+"""Figures of single frames: the frame, its prediction, their error, and the memory items that were read."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,13 +21,13 @@ from model import memory
 
 
 class Read(NamedTuple):
-    """A frame that was scored, on the CPU, and the memory that it was read with."""
+    """A scored frame, on the CPU, and the memory that it read."""
 
     target: Tensor  # (c, H, W) in [0, 1], BGR or gray
     predicted: Tensor  # (c, H, W) in [0, 1]
     queries: Tensor  # (h, w, C)
     items: Tensor  # (M, C); (0, C) without a memory
-    mask: np.ndarray | None = None  # bool, of any size and of the whole frame: what is abnormal in it
+    mask: np.ndarray | None = None  # bool, the abnormal pixels of the frame, at any size
 
     @property
     def error(self) -> np.ndarray:
@@ -36,15 +36,15 @@ class Read(NamedTuple):
 
     @property
     def high_error(self) -> float:
-        """Where the colours of its error may end: 99.9 % of the pixels lie below, so that no pixel outshines all."""
+        """A limit for the colours of its error: 99.9 % of the pixels lie below, so that no single pixel dominates."""
         return float(np.quantile(self.error, 0.999))
 
 
 def typical_frames(result: Evaluation, count: int = 2) -> list[tuple[int, int]]:
-    """The most abnormal frame of `count` videos and the least abnormal one of `count` others: [(video, frame), ...].
+    """The most abnormal frame of `count` videos and the least abnormal frame of `count` others: [(video, frame), ...].
 
-    The videos are those where the abnormality reaches highest and lowest; where there are too few, they serve twice.
-    Scores are min-max scaled in each video, so many reach 1: of these the regular score decides.
+    The videos are those with the highest and the lowest abnormality; if there are too few, some are used twice. Since
+    scores are min-max scaled in each video, many reach 1; the regular score decides between them.
     """
     highest = [int(np.argmax(values)) for values in result.abnormality]
     lowest = [int(np.argmin(values)) for values in result.abnormality]
@@ -66,9 +66,9 @@ def panels(
     frame_at: Callable[[int, int], np.ndarray],
     look: Look,
 ) -> None:
-    """<directory>/<video>_<frame> of each of `chosen`: (place in result.videos, index of the frame).
+    """Draw <directory>/<video>_<frame> for each of `chosen`: (index in result.videos, index of the frame).
 
-    replay: place of a video -> its frames, scored again; called once per video. frame_at: as in
+    replay: index of a video -> its frames, scored again; called once per video. frame_at: as in
     exp.report.curves.draw_evaluation. The scale of the errors is the same in all figures, so that they can be compared.
     """
     found = {}
@@ -97,10 +97,10 @@ def panels(
 
 @styled
 def panel(path: Path, read: Read, title: str = "", ratio: float = 1, error_max: float = 0) -> None:
-    """One frame, its prediction, their error, and how its queries match the memory items, 1200 wide.
+    """Draw one frame, its prediction, their error, and how its queries match the memory items, 1200 wide.
 
-    ratio: width by height at which frames are shown, for the network sees them squeezed. error_max: where the colours
-    of the error end.
+    ratio: width / height of the frame on disk, since the network sees it resized. error_max: the upper limit of the
+    colours of the error.
     """
     error = read.error
     height, width = error.shape
@@ -124,7 +124,7 @@ def panel(path: Path, read: Read, title: str = "", ratio: float = 1, error_max: 
     heat = axes.imshow(error, cmap="inferno", norm=scale, alpha=scale(error).data, **shown)  # dark: transparent
     _outline(axes, read.mask, shown)
     ticks = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(0, highest)
-    ticks = [tick for tick in ticks if tick <= highest]  # none on the arrow at the end
+    ticks = [tick for tick in ticks if tick <= highest]  # no tick on the arrow at the end
     figure.colorbar(heat, extend="max", shrink=0.8, label="mean over channels", ticks=ticks, format="%g")
 
     if not len(read.items):
@@ -136,7 +136,7 @@ def panel(path: Path, read: Read, title: str = "", ratio: float = 1, error_max: 
     _draw_nearest(axes, matching.argmax(dim=0).numpy(), len(read.items), shown)
     _outline(axes, read.mask, shown)
 
-    axes = _blank(figure, grid[1, 1:], "matching probability of each item; at each place they sum to 1")
+    axes = _blank(figure, grid[1, 1:], "matching probability of each item; at each position they sum to 1")
     count = len(read.items)
     columns = -(-count // (2 if count <= 12 else 3))
     maps = draw_item_maps(axes, matching, columns, aspect=shown["aspect"])
@@ -145,7 +145,7 @@ def panel(path: Path, read: Read, title: str = "", ratio: float = 1, error_max: 
 
 
 def _draw_nearest(axes: Axes, chosen: np.ndarray, count: int, shown: dict[str, Any]) -> None:
-    """The nearest of `count` items at each query, (h, w), each item's number in the middle of its largest region."""
+    """Draw the nearest of `count` items of each query, (h, w), with the number of an item in its largest region."""
     _, width, height, _ = shown["extent"]
     axes.imshow(item_colours(count)(chosen), alpha=0.65, **shown)
     for item in np.unique(chosen):
@@ -155,11 +155,11 @@ def _draw_nearest(axes: Axes, chosen: np.ndarray, count: int, shown: dict[str, A
 
 
 def _outline(axes: Axes, mask: np.ndarray | None, shown: dict[str, Any]) -> None:
-    """The outline of a mask on a picture that is shown so; nothing where there is no mask."""
+    """Draw the outline of a mask on a picture; shown: the arguments of imshow for the picture."""
     if mask is None or not mask.any():
         return
     _, width, height, _ = shown["extent"]
-    ends = (mask.shape[0] + 1, mask.shape[1] + 1)  # with a rim, so that what touches the edge is closed there
+    ends = (mask.shape[0] + 1, mask.shape[1] + 1)  # with a border, so that regions at the edge have closed outlines
     y, x = ((np.arange(-1, end) + 0.5) * size / (end - 1) for end, size in zip(ends, (height, width), strict=True))
     axes.contour(x.clip(0, width), y.clip(0, height), np.pad(mask, 1), [0.5], colors=[MASK], linewidths=1.5)
 
@@ -171,5 +171,5 @@ def _blank(figure: Figure, place: SubplotSpec, title: str) -> Axes:
 
 
 def _picture(frame: Tensor) -> np.ndarray:
-    """(c, H, W) BGR or gray -> (H, W, 3) RGB, for matplotlib."""
+    """Convert (c, H, W) BGR or gray to (H, W, 3) RGB, for matplotlib."""
     return frame.clamp(0, 1).flip(0).expand(3, -1, -1).permute(1, 2, 0).numpy()

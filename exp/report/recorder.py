@@ -1,8 +1,8 @@
-"""What is written of a stream that is watched: scores.csv and alarms.csv row by row, a video, and a page at the end.
+"""The output for a watched stream: scores.csv and alarms.csv row by row, a video, and a page at the end.
 
-A score is the calibrated abnormality (exp/scoring/calibration.py), smoothed over earlier frames where that is asked
-for; frames above the threshold form alarms. What was scored is kept whatever ends it: the last frame, Ctrl-C, SIGTERM,
-a stream that drops or a full disk. scores.csv, alarms.csv and the video end with the same frame.
+A score is the calibrated abnormality (exp/scoring/calibration.py), smoothed over earlier frames if --smooth is given;
+frames above the threshold form alarms. Everything scored so far is kept, however the stream ends: by its last frame,
+Ctrl-C, SIGTERM, a lost connection or a full disk. scores.csv, alarms.csv and the video end with the same frame.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ VIDEO, PAGE = "annotated.mp4", "report.html"
 
 
 class Recorder:
-    """Decides on frames that come one by one, and writes what comes of it to a directory."""
+    """Decides on frames as they arrive, and writes scores, alarms, video and page to a directory."""
 
     def __init__(
         self,
@@ -47,18 +47,20 @@ class Recorder:
         self.directory, self.stream, self.calibration, self.scoring = directory, stream, calibration, scoring
         self.rule, self.tracker, self.history = rule, Tracker(rule.threshold, rule.merge_gap), History()
         self.sigma = scoring.sigma.frames(stream.fps) if scoring.sigma else None
-        # all that a smoothed score depends on
+        # the scores on which a smoothed score depends
         self.recent: deque[float] = deque(maxlen=1 + smoothing_reach(self.sigma) if self.sigma else 1)
         self.video: AnnotatedVideo | None = self._open_video() if save_video else None
-        self.no_video: InputError | None = None  # why it cannot be written
+        self.no_video: InputError | None = None  # why the video cannot be written
         self.count = self.alarms = 0
         self.last: Frame | None = None
         self.score_table = Table(directory / "scores.csv", WATCHED)
         self.alarm_table = Table(directory / "alarms.csv", EVENTS)
 
     def _open_video(self) -> AnnotatedVideo:
-        heat = 3 * self.calibration.auto_th()  # errors beyond those of normal frames are bright
-        limits = Limits(-2, max(10, round(6 * self.threshold)), self.threshold)  # most normal frames are from -2 to 2
+        heat = 3 * self.calibration.auto_th()  # errors above those of normal frames are bright
+        limits = Limits(
+            -2, max(10, round(6 * self.threshold)), self.threshold
+        )  # most normal frames score between -2 and 2
         return AnnotatedVideo(self.directory / VIDEO, self.stream.name, LiveCurve(limits), heat)
 
     @property
@@ -66,7 +68,7 @@ class Recorder:
         return self.tracker.threshold
 
     def add(self, scored: Scored) -> float:
-        """Take the next frames, and return the score of the last."""
+        """Add the next frames. Returns the score of the last one."""
         p, d, e, updated = (x.cpu().numpy() for x in (scored.psnr, scored.distance, scored.regular, scored.updated))
         alone = self.calibration.abnormality(p, d, self.scoring.alpha)
         frames: list[Frame] = [place.source for place in scored.places]
@@ -85,14 +87,14 @@ class Recorder:
         return scores[-1]
 
     def _smoothed(self, frame: Frame, score: float) -> float:
-        """The score of a frame, averaged with those before it where that is asked for, but not over a gap in time."""
+        """The score of a frame, smoothed with earlier scores if a sigma is given, but not across a gap in time."""
         if frame.gap:
             self.recent.clear()
         self.recent.append(score)
         return float(smooth(self.recent, self.sigma, causal=True)[-1]) if self.sigma else score
 
     def _decide(self, frame: Frame, score: float) -> None:
-        """Follow the alarms, which end at a gap in time at the latest, and say when one starts and when one ends."""
+        """Update the alarms, which end at gaps in time, and report when one starts or ends."""
         if frame.gap:
             self._end(self.tracker.finish())
         under_way = self.tracker.alarm is not None
@@ -112,7 +114,7 @@ class Recorder:
             self.alarm_table.add(event_row("ended", alarm, self.last))
 
     def _annotate(self, picture: np.ndarray, errors: np.ndarray, moment: Moment) -> None:
-        """Add a frame to the video. One that cannot be written ends nothing else: `finish` raises it."""
+        """Add a frame to the video. If that fails, everything else continues, and `finish` raises the error."""
         try:
             if self.video:
                 self.video.add(picture, errors, moment)
@@ -120,9 +122,9 @@ class Recorder:
             self.video, self.no_video = None, error
 
     def finish(self, about: dict[str, Any] | None) -> None:
-        """End the alarm that is under way and the video, and write the page. Raises InputError when one of them fails.
+        """End the current alarm and the video, and write the page. Raises InputError when something cannot be written.
 
-        about: what the page says of its origin; None for no page.
+        about: the origin of the results, for the page; None for no page.
         """
         self._end(self.tracker.finish())
         if self.video:
@@ -134,7 +136,7 @@ class Recorder:
             raise self.no_video
 
     def close(self) -> None:
-        """Close the files; a video that is not finished is gone."""
+        """Close the files; an unfinished video is removed."""
         self.score_table.close()
         self.alarm_table.close()
         if self.video:
@@ -142,13 +144,13 @@ class Recorder:
 
 
 class _Interrupts:
-    """Makes Ctrl-C and SIGTERM end a stream as if it gave no more frames, so that nothing is left half written."""
+    """Makes Ctrl-C and SIGTERM end a stream as if it had no more frames, so that nothing is left half-written."""
 
     def __init__(self, stream: Watched) -> None:
         self.stream, self.came = stream, False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.came:  # somebody insists
+        if self.came:  # the second time
             raise KeyboardInterrupt
         self.came = True
         self.stream.stop()
@@ -164,11 +166,11 @@ class _Interrupts:
 
 
 def record(recorder: Recorder, trained: Trained, about: dict[str, Any] | None = None) -> None:
-    """Score the frames of the recorder's stream as they come, and record what is found; see exp.scoring.watch.
+    """Score the frames of the recorder's stream as they arrive, and record the results; see exp.scoring.watch.
 
-    about: what the page says of its origin; None for no page.
-    Raises InputError when the stream was not whole or something cannot be written: what was scored by then is kept.
-    Ctrl-C and SIGTERM are the usual end of a live stream; while a file is scored, KeyboardInterrupt is raised.
+    about: the origin of the results, for the page; None for no page.
+    Raises InputError when the stream is cut short or something cannot be written; everything scored so far is kept.
+    Ctrl-C and SIGTERM are the usual end of a live stream; for a file, they raise KeyboardInterrupt.
     """
     stream, problem, interrupted = recorder.stream, None, False
     total = stream.announced and max(0, stream.announced - trained.shape["t_length"] + 1)
@@ -193,8 +195,10 @@ def record(recorder: Recorder, trained: Trained, about: dict[str, Any] | None = 
 
     seconds, count = time.monotonic() - start, recorder.count
     if not (count or problem or interrupted):
-        problem = f"{stream.shown} has {stream.count} frames, a clip of this network {trained.shape['t_length']}"
-    kept = f"{count} frames are scored: {recorder.directory}"
+        problem = (
+            f"{stream.shown} has {stream.count} frames, but this network needs clips of {trained.shape['t_length']}"
+        )
+    kept = f"{count} frames were scored: {recorder.directory}"
     if problem:
         raise InputError(f"{problem}; {kept}")
     if interrupted and not stream.live:

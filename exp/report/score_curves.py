@@ -1,4 +1,4 @@
-"""The figure of a scored video: its scores over time, threshold and alarms, and the frames at its highest peaks."""
+"""The figure of a scored video: its scores over time, threshold, alarms, and the frames at its highest peaks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +20,12 @@ from exp.scoring.evaluation import Evaluation
 from utils import auc, progress
 
 CALIBRATED = (
-    "calibrated: in standard deviations from normal training frames; above: relative to the range of this video alone"
+    "calibrated: in standard deviations from normal training frames; above: relative to the range of this video"
 )
 
 
 def peaks(values: np.ndarray, count: int = 5) -> list[int]:
-    """The places of the highest peaks of (n,), at most `count`, in order; none has a higher one within n / 12."""
+    """The indices of at most `count` of the highest peaks of (n,), in order; no peak has a higher one within n / 12."""
     gap = max(1, len(values) // 12)
     chosen: list[int] = []
     for i in np.argsort(-values, kind="stable").tolist():
@@ -42,9 +42,9 @@ def score_curves(
     frame_at: Callable[[int, int], np.ndarray],
     look: Look,
 ) -> None:
-    """<directory>/<video> of each video: its scores over time, its alarms, and the frames at its highest peaks.
+    """Draw <directory>/<video> for each video: its scores over time, its alarms, and the frames at its highest peaks.
 
-    1200 x 900, and 1200 x 1100 where there are decisions: the calibrated scores then have a part of their own.
+    The figure has 1200 x 900 pixels; with decisions, it has 1200 x 1100 and a separate part for the calibrated scores.
     """
     for video, name in enumerate(progress("drawing scores", "video", result.videos)):
         score_curve(directory / f"{name}.{look.format}", result, decisions, video, frame_at, look.note)
@@ -59,7 +59,7 @@ def score_curve(
     frame_at: Callable[[int, int], np.ndarray],
     note: str = "",
 ) -> None:
-    """The figure of one video, see `score_curves`; note: what to name beside its AUC."""
+    """Draw the figure of one video, see `score_curves`; note: shown below its AUC."""
     frames, labels = result.frames[video], result.labels[video] if result.labels else None
     dot = "o" if len(frames) == 1 else None  # a single frame has no line
     figure = Figure(figsize=(12, 11 if decisions else 9))
@@ -103,7 +103,7 @@ def _title(result: Evaluation, video: int) -> str:
 
 
 def _draw_parts(axes: Axes, result: Evaluation, video: int, dot: str | None) -> list[Any]:
-    """What the abnormality is made of. The unit of the feature distance is the same for all videos."""
+    """Draw the two parts of the abnormality. The unit of the feature distance is the same for all videos."""
     usual = float(np.median(np.concatenate(result.distance)))
     power = int(np.floor(np.log10(usual))) if usual > 0 else 0
     other = axes.twinx()
@@ -121,7 +121,7 @@ def _draw_parts(axes: Axes, result: Evaluation, video: int, dot: str | None) -> 
 
 
 def _draw_calibrated(axes: Axes, frames: np.ndarray, decisions: Decisions, video: int) -> list[Any]:
-    """The calibrated scores with their threshold, and the alarms as bars at the top."""
+    """Draw the calibrated scores with their threshold, and the alarms as bars at the top."""
     scores, threshold = decisions.scores[video], decisions.threshold
     axes.set_title(CALIBRATED, fontsize=10, loc="left")
     axes.plot(frames, scores, color="black", linewidth=1.3, marker="o" if len(frames) == 1 else None)
@@ -136,7 +136,7 @@ def _draw_calibrated(axes: Axes, frames: np.ndarray, decisions: Decisions, video
 
 
 def _add_seconds(axes: Axes, frames: np.ndarray, seconds: np.ndarray) -> None:
-    """A second axis below that of the frames, which names the times of the same places."""
+    """Add a second axis below the axis of frames, with the times of the frames."""
     below = axes.secondary_xaxis(-0.34)
     below.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     named = {int(frame): f"{round(float(time), 2):g}" for frame, time in zip(frames, seconds, strict=True)}
@@ -152,7 +152,7 @@ def _draw_frames(
     video: int,
     frame_at: Callable[[int, int], np.ndarray],
 ) -> None:
-    """The frames at the highest peaks, each tied to its place on the curve; the calmest one beside fewer than three."""
+    """Draw the frames at the highest peaks, linked to the curve; with fewer than three, also the calmest frame."""
     frames, abnormality = result.frames[video], result.abnormality[video]
     labels = result.labels[video] if result.labels else None
     shown = peaks(abnormality)
@@ -168,7 +168,7 @@ def _draw_frames(
         thumbnail.set_title(f"{number}: frame {frames[k]}{kind}", fontsize=11)
         point = float(frames[k]), float(abnormality[k])
         ends: dict[str, Any] = {"xyA": (0.5, 0), "coordsA": thumbnail.transAxes}
-        ends |= {"xyB": point, "coordsB": curve.transData, "shrinkB": 7}  # up to the rim of the peak's circle
+        ends |= {"xyB": point, "coordsB": curve.transData, "shrinkB": 7}  # up to the edge of the peak's circle
         wire = ConnectionPatch(**ends, color=GREY, linewidth=0.8)
         wire.set_in_layout(False)
         figure.add_artist(wire)

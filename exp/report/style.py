@@ -1,4 +1,4 @@
-"""How figures look and how they are written: what the other modules of figures share."""
+"""How figures look and how they are written, for all modules that draw figures."""
 
 import textwrap
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from utils import InputError, write_whole
 
 # Okabe and Ito's colours, which colour-blind people can tell apart
 NORMAL, ABNORMAL, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"
-MASK = "#56B4E9"  # another of them, which is seen on gray and on heat alike
-# One for each memory item, half transparent on gray: the two most alike of these ten differ as much as possible, for
-# the colour-blind too
+MASK = "#56B4E9"  # another of these colours, visible on gray and on heat maps
+# One colour per memory item, drawn half transparent on gray. The two most similar of these ten differ as much as
+# possible, for colour-blind people too
 ITEMS = ("#0000df", "#ff9f80", "#00bf00", "#9f40ff", "#dfff00", "#800040", "#80ffff", "#ff0080", "#606000", "#409fdf")
-SHADE: dict[str, Any] = {"color": ABNORMAL, "alpha": 0.2, "linewidth": 0}  # of ground truth
+SHADE: dict[str, Any] = {"color": ABNORMAL, "alpha": 0.2, "linewidth": 0}  # labelled intervals
 OUTLINE = [withStroke(linewidth=3, foreground="white")]  # keeps text legible on pictures
 STYLE: Any = {
     "figure.dpi": 100,  # so a figure of 12 x 7 inches has 1200 x 700 pixels
@@ -47,25 +47,27 @@ styled = matplotlib.rc_context(STYLE)
 
 
 class Look(NamedTuple):
-    """What the figures of an evaluation show beside its results, and how they are written."""
+    """What the figures of an evaluation show besides its results, and how they are written."""
 
-    frames: Sequence[tuple[int, int]] = ()  # (place of a video, index of a frame) to draw alone; typical ones if empty
-    note: str = ""  # what to name beside an AUC: by which settings it differs from the paper's
+    frames: Sequence[
+        tuple[int, int]
+    ] = ()  # (index of a video, index of a frame) to draw in detail; typical frames if empty
+    note: str = ""  # shown beside an AUC: the settings that differ from the paper's
     format: str = "png"  # one of exp.flags.FIGURE_FORMATS
-    masks: Masks | None = None  # of what is abnormal, to be outlined
+    masks: Masks | None = None  # masks of abnormal pixels, to be outlined
 
 
 def add_title(figure: Figure, text: str) -> None:
-    figure.suptitle(text, fontsize=14, parse_math=False)  # names of videos may hold a $
+    figure.suptitle(text, fontsize=14, parse_math=False)  # names of videos may contain a $
 
 
 def beside(note: str, width: int) -> str:
-    """A note in brackets to go below a title, in lines of at most `width` letters; "" for none."""
+    """A note in brackets for below a title, in lines of at most `width` characters; "" if there is none."""
     return "\n" + textwrap.fill(f"({note})", width) if note else ""
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure whole, in the format that the path ends with. Raises InputError where it cannot be written."""
+    """Write a figure in the format given by its extension, completely or not at all. Raises InputError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -81,7 +83,7 @@ def item_colours(count: int) -> Colormap:
 
 
 def draw_item_maps(axes: Axes, maps: Tensor, columns: int, **shown: Any) -> AxesImage:
-    """A map of each memory item, (M, h, w), side by side with the item's number in its corner."""
+    """Draw the maps of the memory items, (M, h, w), side by side, each with the number of its item."""
     _, height, width = maps.shape
     pad = max(1, width // 8)
     tiled = make_grid(maps[:, None], columns, padding=pad, pad_value=torch.nan)[0].numpy()

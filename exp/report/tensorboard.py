@@ -1,8 +1,8 @@
 """The training of a run in TensorBoard: Train.py --tensorboard, then `tensorboard --logdir exp`.
 
-The package is not required; without it, only `require_package` works. Events go to <run>/tensorboard, one step per
-epoch: losses, learning rate, the cosines of the memory items, and three pictures of some training clips: the last frame
-that goes in, the frame that comes out, and the error of that frame.
+The package is optional; without it, only `require_package` works. Events are written to <run>/tensorboard, one step per
+epoch: losses, learning rate, the cosines between memory items, and three pictures for each of some training clips: the
+last input frame, the output frame, and its error.
 """
 
 import importlib.util
@@ -18,20 +18,20 @@ from exp.scoring.score import to_unit
 from model.convae import ConvAE
 from utils import InputError
 
-CLIPS = 4  # whose frames are shown, the same in each epoch
+CLIPS = 4  # the number of clips shown, the same ones in each epoch
 
 
 def require_package() -> None:
-    """Raise InputError where the package is missing."""
+    """Raise InputError when the package is missing."""
     if importlib.util.find_spec("tensorboard") is None:
-        raise InputError("--tensorboard needs a package that is not here: pip install tensorboard")
+        raise InputError("--tensorboard needs a package that is not installed: pip install tensorboard")
 
 
 class Board:
-    """Logs the epochs of a run. done: how many epochs earlier starts finished; events of a killed one are hidden."""
+    """Logs the epochs of a run. done: the number of finished epochs; later events, of a killed run, are hidden."""
 
     def __init__(self, directory: Path, clips: Clips, done: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # here, as the package is not required
+        from torch.utils.tensorboard import SummaryWriter  # here, since the package is optional
 
         self.writer = SummaryWriter(directory / "tensorboard", purge_step=done + 1)
         chosen = torch.linspace(0, len(clips) - 1, min(CLIPS, len(clips))).long()
@@ -52,7 +52,7 @@ class Board:
 
     @torch.no_grad()
     def _pictures(self, model: ConvAE, items: Tensor) -> Tensor:
-        """(3, height, width) RGB in [0, 1], one row per clip; the root of the errors is shown, the largest in white."""
+        """Pictures as (3, height, width) RGB in [0, 1], a row per clip; errors as square roots, the largest white."""
         frames, target = model.split(normalise(self.clips.to(items.device)))
         out = to_unit(model(frames, items).frame)
         error = (out - to_unit(target)).square().mean(dim=1, keepdim=True)  # (n, 1, H, W)

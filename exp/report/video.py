@@ -1,7 +1,7 @@
-"""Annotated video: each frame with its error as heat, its score, the curve of the scores and the decision.
+"""Annotated videos: each frame with its error as a heat map, its score, the curve of the scores and the decision.
 
-An AnnotatedVideo takes frames one by one, from a file or a camera, with a LiveCurve where nobody knows how many will
-come and a WholeCurve where all are scored already; `annotate` draws the test videos of an evaluation.
+An AnnotatedVideo takes frames one by one, from a file or a camera. It has a LiveCurve if the number of frames is
+unknown, and a WholeCurve if all frames are scored already. `annotate` draws the test videos of an evaluation.
 """
 
 import math
@@ -22,28 +22,28 @@ from exp.scoring.evaluation import Evaluation
 from exp.scoring.score import Scored
 from utils import progress
 
-MIN_WIDTH, MAX_WIDTH = 640, 1280  # frames are enlarged or shrunk to a width between these
+MIN_WIDTH, MAX_WIDTH = 640, 1280  # frames are scaled to a width between these
 TEXT, CURVE = 64, 140  # heights of the two strips under the frame
-AXIS = 46  # width of the numbers left of the curve
+AXIS = 46  # width of the numbers to the left of the curve
 # Okabe and Ito's colours, which colour-blind people can tell apart, in BGR
 BLUE, VERMILION, BLACK, GREY, WHITE = (178, 114, 0), (0, 94, 213), (0, 0, 0), (119, 119, 119), (255, 255, 255)
-SKY = (233, 180, 86)  # of masks
-SHADE = (204, 223, 246)  # of labelled intervals
+SKY = (233, 180, 86)  # for masks
+SHADE = (204, 223, 246)  # for labelled intervals
 HEAT = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO).reshape(256, 3)
 
 
 class Moment(NamedTuple):
-    """What is known of a frame beside its picture."""
+    """The data of a frame besides its picture."""
 
     frame: int  # its index in the video, from 0
     seconds: float  # its time; the video shows it until the time of the next one
     score: float
-    label: bool | None = None  # whether it is labelled abnormal; None where there is no label
-    alarm: bool | None = None  # what was decided; None where nothing was
+    label: bool | None = None  # whether it is labelled abnormal; None if it has no label
+    alarm: bool | None = None  # the decision; None if there is none
 
 
 class Limits(NamedTuple):
-    """The vertical axis of a curve. Scores outside are drawn at its ends."""
+    """The vertical axis of a curve. Scores outside the limits are drawn at its ends."""
 
     low: float = 0
     high: float = 1
@@ -51,40 +51,40 @@ class Limits(NamedTuple):
 
 
 class LiveCurve:
-    """The scores of the last frames of a stream: it moves left once `window` frames are there."""
+    """The scores of the last frames of a stream; the curve moves left once it has `window` frames."""
 
     def __init__(self, limits: Limits, window: int = 300) -> None:
         self.limits, self.window = limits, window
         self.moments: deque[Moment] = deque(maxlen=window)
 
     def reach(self, moment: Moment) -> int:
-        """Go on to the next frame. Returns its place in `moments`."""
+        """Add the next frame. Returns its index in `moments`."""
         self.moments.append(moment)
         return len(self.moments) - 1
 
 
 class WholeCurve:
-    """The scores of a video that is scored already, from its first frame to its last."""
+    """The scores of a fully scored video, from its first frame to its last."""
 
     def __init__(self, limits: Limits, moments: list[Moment]) -> None:
         self.limits, self.moments, self.window = limits, moments, len(moments)
 
     def reach(self, moment: Moment) -> int:
-        """The place of a frame in `moments`."""
+        """The index of a frame in `moments`."""
         return bisect_left(self.moments, moment.frame, key=lambda one: one.frame)
 
 
 class AnnotatedVideo:
-    """An .mp4 written frame by frame: `add` each, then `finish`. Used as a context, it is discarded on an error.
+    """An .mp4 written frame by frame: `add` each, then `finish`. As a context manager, it is discarded on an error.
 
     The file appears under its name when it is finished. Squared errors from 0 to error_scale become colours from dark
-    and transparent to bright and opaque, by their square root. Raises InputError where the file cannot be written.
+    and transparent to bright and opaque, by their square root. Raises InputError when the file cannot be written.
     """
 
     def __init__(self, path: Path, name: str, curve: LiveCurve | WholeCurve, error_scale: float) -> None:
         self.path, self.name, self.curve, self.error_scale = path, name, curve, error_scale
-        self.file: VideoFile | None = None  # opened with the first frame, which decides the size
-        self.width = self.height = 0  # of the frame in the picture
+        self.file: VideoFile | None = None  # opened with the first frame, which determines the size
+        self.width = self.height = 0  # the size of the frame in the picture
 
     def __enter__(self) -> "AnnotatedVideo":
         return self
@@ -99,23 +99,23 @@ class AnnotatedVideo:
         """Append a frame: picture uint8 (h, w, 3) BGR; errors float (eh, ew), the squared errors of the same view."""
         if self.file is None:
             height, width = picture.shape[:2]
-            self.width = min(max(width, MIN_WIDTH), MAX_WIDTH) // 2 * 2  # H.264 wants even sides
+            self.width = min(max(width, MIN_WIDTH), MAX_WIDTH) // 2 * 2  # H.264 needs even sides
             self.height = max(2, round(height * self.width / width / 2) * 2)
             self.file = VideoFile(self.path, self.height + TEXT + CURVE, self.width)
         self.file.add(self._draw(picture, errors, moment), moment.seconds)
 
     def finish(self) -> None:
-        """Make the frames added so far a whole video under its name; without any there is none."""
+        """Complete the video of the frames added so far, if any, under its name."""
         if self.file:
             self.file.finish()
 
     def discard(self) -> None:
-        """Leave no video, except one that is finished."""
+        """Remove the video, unless it is finished."""
         if self.file:
             self.file.discard()
 
     def _draw(self, picture: np.ndarray, errors: np.ndarray, moment: Moment) -> np.ndarray:
-        """The picture of one frame, uint8 (height + TEXT + CURVE, width, 3)."""
+        """Draw the picture of one frame, uint8 (height + TEXT + CURVE, width, 3)."""
         canvas = np.full((self.height + TEXT + CURVE, self.width, 3), 255, np.uint8)
         how = cv2.INTER_AREA if picture.shape[1] > self.width else cv2.INTER_CUBIC
         frame = cv2.resize(picture, (self.width, self.height), interpolation=how)
@@ -130,7 +130,7 @@ class AnnotatedVideo:
         return canvas
 
     def _write_text(self, strip: np.ndarray, moment: Moment) -> None:
-        """Two lines: name, frame, score and decision; label, time and the scale of the heat."""
+        """Write two lines: name, frame, score and decision; label, time and the scale of the heat map."""
         _text(strip, self.name, (8, 24), limit=self.width // 4)
         _text(strip, f"frame {moment.frame}", (self.width // 4 + 20, 24))
         _text(strip, f"score {moment.score:.3f}", (self.width // 2, 24))
@@ -158,7 +158,7 @@ def outlined(picture: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
 
 
 def _draw_curve(strip: np.ndarray, curve: LiveCurve | WholeCurve, now: int) -> None:
-    """The scores of a curve with labelled intervals and threshold, and the place `now` of this frame."""
+    """Draw the scores of a curve, labelled intervals, threshold, and the position `now` of this frame."""
     moments, (low, high, threshold) = curve.moments, curve.limits
     left, right, top, bottom = AXIS, strip.shape[1] - 12, 10, len(strip) - 26
 
@@ -196,9 +196,9 @@ def _text(
     limit: int | None = None,
     align: float = 0,
 ) -> None:
-    """Write with the left end (align 0), middle (0.5) or right end (1) of the line at `place`.
+    """Write a text with its left end (align 0), middle (0.5) or right end (1) at `place`.
 
-    A text wider than `limit` is cut. The font has ASCII only.
+    A text wider than `limit` is cut. The font has only ASCII characters.
     """
     font = (cv2.FONT_HERSHEY_SIMPLEX, 0.58, 1)
     text = text.encode("ascii", "replace").decode()
@@ -212,7 +212,7 @@ def _text(
 
 
 def whole_curve(result: Evaluation, decisions: Decisions | None, video: int) -> WholeCurve:
-    """The curve of a test video: the calibrated scores that gave alarms where there are some, else its abnormality."""
+    """The curve of a test video: the calibrated scores if there are decisions, otherwise its abnormality."""
     scores = decisions.scores[video] if decisions else result.abnormality[video]
     threshold = decisions.threshold if decisions else None
     labels = result.labels[video] if result.labels else None
@@ -260,11 +260,11 @@ def annotate_all(
     replay: Callable[[int], Iterator[Scored]],
     frame_at: Callable[[int, int], np.ndarray],
 ) -> None:
-    """Write <directory>/<video>.mp4 of each test video.
+    """Write <directory>/<video>.mp4 for each test video.
 
-    replay: place of a video in `result.videos` -> its frames, scored again; frame_at: place of a video, index of a
+    replay: index of a video in `result.videos` -> its frames, scored again; frame_at: index of a video, index of a
     frame in it -> uint8 (h, w, 3) BGR. The colours of the errors end at the highest regular score of all videos: a mean
-    that large errors dominate, hence what a badly predicted region looks like.
+    that large errors dominate, and so a typical error of a badly predicted region.
     """
     error_scale = max(float(np.max(values)) for values in result.regular) or 1.0
     for video, name in enumerate(progress("annotating", "video", result.videos)):

@@ -1,5 +1,5 @@
 "use strict";
-// Alarms and measures as exp/scoring/alarms.py defines them, and the quantiles of a calibration's own scores.
+// Alarms and metrics as in exp/scoring/alarms.py, and the quantiles of a calibration's own scores.
 // A place is the position of a frame among the scored frames of its video.
 
 const SLACK = 1e-6; // seconds: times are rounded
@@ -32,12 +32,12 @@ function findAlarms(video, threshold, rule) {
 
 const overlaps = (alarm, [first, last]) => alarm.start <= last && alarm.end >= first;
 
-// Whether an alarm meets no labelled frame; false where nobody labelled the video.
+// Whether an alarm contains no frame labelled abnormal; false if the video has no labels.
 function isFalse(video, alarm) {
   return video.labelled && !video.events.some((event) => overlaps(alarm, event));
 }
 
-// The alarms of all labelled videos against their labels; null without any.
+// The metrics of the alarms of all labelled videos; null if there are none.
 function measureAlarms(videos) {
   let hits = 0, inside = 0, events = 0, eventsMet = 0, falseAlarms = 0, abnormal = 0, frames = 0, hours = 0;
   for (const video of videos) {
@@ -75,7 +75,7 @@ function alarmedShare(videos) {
   return inside / frames;
 }
 
-// The threshold that a rate of false alarms stands for: the quantile 1 - rate of the calibration's own scores,
+// The threshold for a rate of false alarms: the quantile 1 - rate of the calibration's own scores,
 // interpolated linearly as NumPy does it.
 function thresholdOf(rate, rule) {
   const { places, values } = rule;
@@ -87,17 +87,17 @@ function thresholdOf(rate, rule) {
   return t < 0.5 ? from + (to - from) * t : to - (to - from) * (1 - t);
 }
 
-// The rate whose threshold this is; null above the highest and below the lowest of the calibration's scores.
+// The rate of false alarms for a threshold; null above the highest or below the lowest score of the calibration.
 function rateOf(threshold, rule) {
   const { places, values } = rule;
   const right = lowest(values, threshold);
   if (right === 0 || right >= values.length) return null;
   const t = (threshold - values[right - 1]) / (values[right] - values[right - 1]);
   const rate = 1 - (places[right - 1] + t * (places[right] - places[right - 1])) / places.at(-1);
-  return rate > 0 && rate < 1 ? Number(rate.toPrecision(4)) : null; // so many digits as one would like to type
+  return rate > 0 && rate < 1 ? Number(rate.toPrecision(4)) : null; // few enough digits to type
 }
 
-// The first place of a sorted array whose value is not below this one.
+// The first index of a sorted array with a value of at least this one.
 function lowest(sorted, value) {
   let low = 0, high = sorted.length;
   while (low < high) {

@@ -1,4 +1,4 @@
-// The page: reads the data, builds the parts, and lets them follow the threshold.
+// The page: reads the data, builds its parts, and updates them when the threshold changes.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
@@ -78,7 +78,7 @@ function fillTable() {
 function sortTable() {
   const keys = videos.map((video, index) => order.column.value(video, index));
   const places = [...keys.keys()].sort((a, b) => {
-    if (keys[a] === null || keys[b] === null) return (keys[a] === null) - (keys[b] === null); // unknown ones last
+    if (keys[a] === null || keys[b] === null) return (keys[a] === null) - (keys[b] === null); // unknown values last
     return order.sign * (keys[a] - keys[b]) || a - b;
   });
   document.querySelector("#table tbody").append(...places.map((index) => rows[index].row));
@@ -92,7 +92,7 @@ if (byId("table")) {
     const button = make("button", { type: "button" }, column.name);
     column.cell = make("th", { scope: "col", className: column.isMinor ? "minor" : "" }, button);
     button.addEventListener("click", () => {
-      const first = column === COLUMNS[0] ? 1 : -1; // numbers begin with the highest
+      const first = column === COLUMNS[0] ? 1 : -1; // numbers are sorted from the highest
       order = { column, sign: order.column === column ? -order.sign : first };
       sortTable();
     });
@@ -104,7 +104,7 @@ if (byId("table")) {
 // The gallery of alarms -----------------------------------------------------------------------------------------------
 
 const FIRST_CARDS = data.isStream ? 24 : 6;
-let cardsShown = ""; // which alarms they are of: pictures are not made again for nothing
+let cardsShown = ""; // identifies the alarms shown, so that pictures are only rebuilt when these change
 
 function fillGallery() {
   const all = videos.flatMap((video, index) => video.alarms.map((alarm) => ({ video, alarm, section: sections[index] })));
@@ -140,14 +140,14 @@ function makeCard({ video, alarm, section }) {
 
 // The threshold -------------------------------------------------------------------------------------------------------
 
-// The slider goes from 0 to 1; its squares are spread over the thresholds, as the low ones matter most.
+// The slider goes from 0 to 1; its square is mapped to the thresholds, since the low ones matter most.
 const range = rule && {
   low: rule.values[0],
   high: Math.max(rule.values.at(-1), rule.threshold, ...videos.map((video) => video.highest)),
 };
 const toSlider = (threshold) => Math.sqrt(Math.min(Math.max((threshold - range.low) / (range.high - range.low || 1), 0), 1));
 
-// Take the threshold nearest to this one that a --false_alarm_rate gives, or this one where none does.
+// Set the nearest threshold that a --false_alarm_rate gives, or this one if there is none.
 function setThreshold(threshold) {
   if (!Number.isFinite(threshold)) return;
   state.rate = rateOf(threshold, rule);
@@ -182,7 +182,7 @@ function showMeasures() {
   }
   for (const [id, text] of Object.entries(words)) byId(id).textContent = text;
   byId("mostly").hidden = share <= rule.mostly;
-  byId("mostly").textContent = `In alarm for ${(100 * share).toFixed(0)} % of the frames: this is not the scene or the light that the model was trained on, or the threshold is too low.`;
+  byId("mostly").textContent = `In alarm for ${(100 * share).toFixed(0)} % of the frames: the scene or the light differs from that of the training videos, or the threshold is too low.`;
   byId("flag").textContent = rate === null ? "none: beyond all scores of the calibration" : `--false_alarm_rate ${rate}`;
   byId("copy").hidden = rate === null;
   byId("copy").textContent = "copy";
@@ -197,7 +197,7 @@ async function copyFlag() {
     await navigator.clipboard.writeText(byId("flag").textContent);
     byId("copy").textContent = "copied";
   } catch {
-    getSelection().selectAllChildren(byId("flag")); // a browser that does not let pages write: Ctrl-C does
+    getSelection().selectAllChildren(byId("flag")); // this browser does not let a page write to the clipboard, but Ctrl-C works
     byId("copy").textContent = "press Ctrl-C";
   }
 }
@@ -216,7 +216,7 @@ if (rule) {
   });
 }
 
-// Annotated videos are looked at only when they come near: 107 are not opened at once.
+// Annotated videos are opened only when they come near the view, not all 107 at once.
 const near = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) if (isIntersecting && target.preload === "none") target.preload = "metadata";
 }, { rootMargin: "400px" });

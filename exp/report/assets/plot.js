@@ -1,6 +1,6 @@
-// The curves of one video: a panel for each kind of score, above one another, over the frames.
+// The curves of one video: one panel per kind of score, one above the other, over the frames.
 
-const HEIGHT = 1000; // of a drawing, in its own units; its width is the number of frames
+const HEIGHT = 1000; // the height of a drawing in its own units; its width is the number of frames
 const MOST_POINTS = 4000; // see linePath
 const SERIES = {
   calibrated: { name: "calibrated abnormality", short: "calibrated", format: (x) => x.toFixed(2) },
@@ -40,7 +40,7 @@ function spansPath(spans, top, bottom) {
   return spans.map(([first, last]) => `M${first} ${top}H${last + 1}V${bottom}H${first}Z`).join("");
 }
 
-// A longer curve than `most` points is drawn as the lowest and the highest score of each of half as many parts.
+// A curve with more than `most` points is divided into most / 2 parts, drawn as their lowest and highest scores.
 function linePath(values, y, most) {
   const points = [];
   if (values.length <= most) {
@@ -73,7 +73,7 @@ function drawScores(video, kind, [low, high], most = MOST_POINTS) {
     bars.met, bars.missed,
     draw("path", { class: `line ${kind}`, d: linePath(video[kind], y, most) }),
   );
-  // the alarms as bars from `top` to `bottom`, those that meet no label hollow
+  // the alarms as bars from `top` to `bottom`; false alarms are hollow
   const update = (top, bottom) => {
     const spans = { met: [], missed: [] };
     for (const alarm of video.alarms) spans[isFalse(video, alarm) ? "missed" : "met"].push([alarm.start, alarm.end]);
@@ -89,7 +89,7 @@ function limitsOf(video, kind, rule) {
   for (const value of video[kind]) [low, high] = [Math.min(low, value), Math.max(high, value)];
   if (kind === "calibrated") [low, high] = [Math.min(low, 0), Math.max(high, 1.25 * rule.threshold)];
   const room = 0.06 * (high - low || 1);
-  return [low - room, high + (kind === "calibrated" ? 2.4 : 1) * room]; // the bars of the alarms are at the top
+  return [low - room, high + (kind === "calibrated" ? 2.4 : 1) * room]; // room for the bars of the alarms at the top
 }
 
 class Plot {
@@ -158,7 +158,7 @@ class Plot {
     return found;
   }
 
-  // Numbered circles at the frames of which there are pictures.
+  // Numbered circles at the frames that have pictures.
   addMarks(panel, values) {
     if (this.video.pictures.length > 20) return; // a stream with many alarms
     this.video.pictures.forEach(({ place }, index) => {
@@ -190,7 +190,7 @@ class Plot {
     panel.handle.addEventListener("click", (event) => event.stopPropagation());
   }
 
-  // Draw the alarms of the video, which are those of this threshold.
+  // Draw the alarms of the video under this threshold.
   update(threshold) {
     const panel = this.panels.get("calibrated");
     panel.update(8, 56);
@@ -202,7 +202,7 @@ class Plot {
   makeAxis() {
     const { frames, seconds, count } = this.video, axis = make("div", { className: "axis" });
     const step = Math.max(1, niceStep(count, 10));
-    let last = -Infinity; // no two labels within half a step: frames may be missing
+    let last = -Infinity; // labels are at least half a step apart, even if frames are missing
     for (let k = 0; k < count; k++) {
       if (frames[k] % step || k - last < step / 2) continue;
       last = k;
@@ -229,7 +229,7 @@ class Plot {
     this.describe(place ?? this.place);
   }
 
-  // Frame, time and scores in words, below the curve.
+  // The frame, time and scores as text below the curve.
   describe(place) {
     const { video } = this, words = [`frame ${video.frames[place]}`, clock(video.seconds[place], 2)];
     for (const [kind, { short, format }] of Object.entries(SERIES)) {

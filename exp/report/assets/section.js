@@ -1,4 +1,4 @@
-// A video on the page: heading, annotated video, pictures of its peaks, curve and alarms, all at one frame.
+// A video on the page: heading, annotated video, pictures of its peaks, curve and alarms, all at the same frame.
 
 const H264 = 'video/mp4; codecs="avc1.640028"';
 const MOST_CHIPS = 12;
@@ -7,7 +7,7 @@ function pictureOf(video, { jpeg, place }) {
   return make("img", { src: `data:image/jpeg;base64,${jpeg}`, alt: `frame ${video.frames[place]} of ${video.name}`, decoding: "async" });
 }
 
-// "6.0 to 6.3 s", or "2.7 s" where an alarm is one frame long
+// "6.0 to 6.3 s", or "2.7 s" for an alarm of a single frame
 function spell({ seconds }, { start, end }) {
   const [first, last] = [clock(seconds[start]), clock(seconds[end])];
   return first === last ? first : `${first.replace(/ s$/, "")} to ${last}`;
@@ -42,7 +42,7 @@ class Section {
     });
     player.addEventListener("seeked", () => {
       if (!this.isGoing) this.follow(player.currentTime); // moved by the controls of the video
-      this.isGoing = false; // a server that cannot send parts of a file leaves the video where it was
+      this.isGoing = false; // if the server cannot send parts of a file, the video stays where it was
     });
     player.addEventListener("pause", () => player.seeking || this.follow(player.currentTime));
     if (player.requestVideoFrameCallback) {
@@ -76,7 +76,7 @@ class Section {
     return make("div", { className: "pictures" }, ...buttons);
   }
 
-  // Show a frame: on the curve, and in the annotated video where it plays.
+  // Show a frame on the curve and, if it can be played, in the annotated video.
   go(place) {
     this.plot.show(place);
     if (!this.player) return;
@@ -112,7 +112,7 @@ class Section {
     event.preventDefault();
   }
 
-  // Follow the threshold: bars, counts and the alarms one by one.
+  // Follow the threshold: update bars, counts and the list of alarms.
   update(threshold) {
     const { video } = this;
     this.describe();
