@@ -241,7 +241,7 @@ def test_a_stream_that_drops_is_named_without_its_password(run, source, capsys):
     source(pictures(9), live=True)
     assert call(run, "rtsp://me:secret@door/live?key=secret", "--patience", 0) == 2
     (watched,) = (run / "watched").glob("door-live-*")
-    one_line(capsys, "door-live", "after 9", "5 frames are scored", watched)
+    one_line(capsys, "door-live", "after 9", "5 frames were scored", watched)
     assert len(rows(run, watched.name)) == 5
 
 
@@ -294,7 +294,7 @@ def test_an_rtsp_server_that_is_killed(vlc, run, monkeypatch, capsys):
     monkeypatch.setattr(Recorder, "add", add)
     flags = ["--patience", 2, "--false_alarm_rate", 0.999, "--merge_gap", 1000, "--save_video", "--output_dir", "out"]
     assert call(run, f"rtsp://127.0.0.1:{port}/live", *flags) == 2
-    one_line(capsys, "127.0.0.1-live", "did not come back within 2 s", "frames are scored")
+    one_line(capsys, "127.0.0.1-live", "did not come back within 2 s", "frames were scored")
     (watched,) = Path("out/watched").glob("127.0.0.1-live-*")
     scores, events = ([*csv.DictReader((watched / name).open())] for name in ("scores.csv", "alarms.csv"))
     assert len(scores) >= 12 and None not in {value for row in scores for value in row.values()}
@@ -413,7 +413,7 @@ def test_a_full_disk_while_the_video_is_written_keeps_the_scores(run, capfd):
         assert call(run, "v.avi", "--save_video", "--no_figures") == 2  # report.html might be too large as well
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    one_line(capfd, "annotated.mp4", "File too large", "36 frames are scored")
+    one_line(capfd, "annotated.mp4", "File too large", "36 frames were scored")
     assert len(rows(run, "v")) == 36
     assert sorted(path.name for path in (run / "watched/v").iterdir()) == ["alarms.csv", "scores.csv"]
 
@@ -426,7 +426,7 @@ def test_a_full_disk_while_scores_are_written(run, capsys):
         assert call(run, "v.avi", "--test_batch_size", 4) == 2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    one_line(capsys, "cannot write", "scores.csv", "frames are scored")
+    one_line(capsys, "cannot write", "scores.csv", "frames were scored")
     assert 4 <= len(rows(run, "v")) < 36
 
 
