@@ -34,7 +34,7 @@ def untrained(dataset):
 @pytest.mark.parametrize(
     ("chosen", "words"),
     [
-        (["3:5"], ["3:5", "no test video 3; they are 1, 2"]),
+        (["3:5"], ["3:5", "no test video 3; the videos are 1, 2"]),
         (["1:5", "1:3"], ["1:3", "frames 4 to 11"]),
         (["1:12"], ["1:12", "frames 4 to 11"]),
         (["5"], ["'5'", "01:120"]),

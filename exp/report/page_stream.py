@@ -60,6 +60,6 @@ class History:
         remarks = []
         if len(rows) < self.count:
             count = f"the last {len(rows):,} of {self.count:,} frames"
-            remarks.append(f"{count}; scores.csv and alarms.csv beside this page contain all")
+            remarks.append(f"{count}: scores.csv and alarms.csv beside this page contain all")
         about = {**about, "first frame": self.began}
         return Page(name, [], remarks, about, rule, [curve], is_stream=True)
