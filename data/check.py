@@ -48,6 +48,7 @@ def find(dataset: Path, split: str) -> tuple[list[Video], list[Finding]]:
 
 
 def read_frame(path: Path) -> FrameFacts:
+    """Decode a frame file; an error becomes part of its facts."""
     try:
         picture, header = read_checked(path)
     except FrameError as error:

@@ -25,6 +25,8 @@ PATIENCE = 60  # seconds that a server may be silent
 
 
 class Archive(NamedTuple):
+    """A file to download."""
+
     url: str
     sha256: str
     wanted: str = ""  # only members below a folder of this name are unpacked; "" for all

@@ -20,6 +20,8 @@ SCRIPTS = {"training": "training", "testing": "evaluation"}  # the script that r
 
 
 class Finding(NamedTuple):
+    """One line of the report of data.check."""
+
     level: str  # "error", "warning" or "note"
     text: str
     fails: str | None = None  # the script that an error makes fail, a value of SCRIPTS

@@ -56,11 +56,13 @@ GAITS = {
 
 
 def tube(radius: float, colour: Colour, *points: Point) -> Part:
+    """A tube along points, or a ball at a single point."""
     points = points * 2 if len(points) == 1 else points  # a ball, because OpenCV does not draw a line of one point
     return Part(np.array(points, dtype=np.float64), radius, colour)
 
 
 def shade(colour: Colour, light: float) -> Colour:
+    """A colour multiplied by a factor."""
     return light * colour[0], light * colour[1], light * colour[2]
 
 
@@ -99,6 +101,7 @@ def figure(look: Look, travelled: float, seat: tuple[float, float] | None = None
 
 
 def cyclist(look: Look, travelled: float) -> list[Part]:
+    """A person on a bicycle."""
     turn = np.linspace(0, 2 * np.pi, 17)
     ring = np.stack((np.cos(turn), 0 * turn, np.sin(turn)), axis=1)
     rear, front, crank, saddle, bar = (-0.52, 0, 0.34), (0.55, 0, 0.34), (0, 0, 0.32), (-0.18, 0, 0.98), (0.42, 0, 0.95)
@@ -115,6 +118,7 @@ def box(colour: Colour, corner: Point, opposite: Point) -> list[Part]:
 
 
 def cart(look: Look, travelled: float) -> list[Part]:
+    """A person who drives a small cart."""
     wheels = [tube(0.27, DARK, (forward, -0.65, 0.27)) for forward in (-0.75, 0.8)]
     far_post, near_post = (tube(0.03, DARK, (1.15, left, 0.8), (0.95, left, 1.75)) for left in (0.6, -0.6))
     load = box(look["paint"], (-1.3, -0.65, 0.35), (0.0, 0.65, 1.7))

@@ -111,6 +111,7 @@ def span(text: str) -> Span:
 
 
 def threshold_or_auto(text: str) -> float | str:
+    """Parse γ: a number of 0 or more, or "auto"."""
     return text if text == "auto" else non_negative(text)
 
 
@@ -179,12 +180,14 @@ def source_of(args: argparse.Namespace) -> Source:
 
 
 def add_workers_flag(group: argparse._ActionsContainer, name: str) -> None:
+    """The flag for the number of loading processes, --num_workers or --num_workers_test."""
     group.add_argument(
         name, type=non_negative_int, help="number of processes that load clips (0 with the cache, 2 without)"
     )
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags for the name of a run and for how the network computes."""
     run = parser.add_argument_group("run")
     run.add_argument("--exp_dir", help="name of the run, in exp/<dataset_type>/<method>/<exp_dir> (log if not given)")
     add_device_flags(run)
@@ -196,11 +199,13 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_figure_flags(output: argparse._ActionsContainer) -> None:
+    """The flags for figures."""
     output.add_argument("--no_figures", action="store_true", help="draw no figures and write no report.html")
     output.add_argument("--figure_format", choices=FIGURE_FORMATS, default="png", help="file format of the figures")
 
 
 def add_device_flags(run: argparse._ArgumentGroup) -> None:
+    """The flags for the device and the precision."""
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     run.add_argument(
         "--gpus",

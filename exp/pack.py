@@ -31,6 +31,7 @@ SUMS = "SHA256SUMS"
 
 
 def sha256(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal digits. Raises InputError when it cannot be read."""
     with reading(path):
         return hashlib.sha256(path.read_bytes()).hexdigest()
 

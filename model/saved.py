@@ -120,6 +120,7 @@ def kind(thing: Any) -> str:
 
 
 def is_tensor(thing: Any) -> bool:
+    """Whether a value in a file is a tensor or a parameter."""
     return isinstance(thing, Node) and thing.path in (*TENSORS, PARAMETER)
 
 

@@ -45,6 +45,8 @@ class Result(NamedTuple):
 
 
 class Picture(NamedTuple):
+    """A frame shown on the page."""
+
     frame: int
     jpeg: bytes  # see `thumbnail`
 

@@ -58,6 +58,7 @@ class Look(NamedTuple):
 
 
 def add_title(figure: Figure, text: str) -> None:
+    """Add the title of a figure."""
     figure.suptitle(text, fontsize=14, parse_math=False)  # names of videos may contain a $
 
 

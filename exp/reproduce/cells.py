@@ -18,6 +18,7 @@ NOT_RUN = "not run"
 
 
 def results_path(name: str) -> Path:
+    """The file with the results of a plan or of the benchmark."""
     return RESULTS / f"{name}.json"
 
 
@@ -60,6 +61,7 @@ def hours(entries: list[Any]) -> float:
 
 
 def command(name: str) -> str:
+    """The command that runs a plan, with its data set and flags, for captions."""
     plan = PLANS[name]
     flags = f"`{plan.flags}`" if plan.flags else "the defaults"
     return f"`python -m exp.reproduce {name}` ({plan.dataset_type}, {flags})"
@@ -108,6 +110,7 @@ def gain(difference: Mean | None) -> tuple[str, str, int]:
 
 
 def signed(value: float) -> str:
+    """A number with its sign and one decimal."""
     return f"{round(value, 1) + 0:+.1f}"  # + 0: no -0.0
 
 

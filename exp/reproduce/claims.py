@@ -17,7 +17,7 @@ from exp.reproduce.means import (
 from exp.reproduce.plan_tables import copied
 from exp.reproduce.plans import DISTANCE_ALONE, PAPER, PLANS, PSNR_ALONE, PUBLISHED, SIZES, UPDATE_OFF
 
-PAPER_SIZE = 256  # pixels; a published AUC is judged only at this size
+AT_PAPER_SIZE = ("ped2_paper", "ped2_cpu_256")  # plans at 256x256, which alone judge a published AUC; the best first
 ABLATIONS = "ped2_cpu"  # the plan with the ablations
 AllResults = dict[str, Results]  # by the names of plans
 
@@ -79,7 +79,7 @@ def claims(results: AllResults) -> list[str]:
 
 def _value_row(method: str, results: AllResults) -> tuple:
     """A published AUC, judged by a plan at the paper's frame size; without one, the AUC of the ablations is shown."""
-    at_size = [name for name in ("ped2_paper", "ped2_cpu_256") if runs_of(results[name], method)]
+    at_size = [name for name in AT_PAPER_SIZE if runs_of(results[name], method)]
     plan, published = (at_size or [ABLATIONS])[0], PAPER["ped2", method]
     value = mean_of(list(by_seed(runs_of(results[plan], method)).values()))
     row = _row(f"`{method}` has an AUC of {published} % on Ped2", str(published), plan, value)

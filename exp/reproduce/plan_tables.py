@@ -47,6 +47,7 @@ def others_of(name: str, training: Training) -> list[Any]:
 
 
 def called(training: Training) -> str:
+    """The name of a training in tables: its method, with its flags if it has an option."""
     return f"`{training.method}` with `{training.flags}`" if training.option else f"`{training.method}`"
 
 

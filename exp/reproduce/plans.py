@@ -74,6 +74,8 @@ class Training(NamedTuple):
 
 
 class Plan(NamedTuple):
+    """Trainings on one data set, with flags that they share."""
+
     dataset_type: str
     flags: str  # of Train.py, for all runs
     trainings: tuple[Training, ...]

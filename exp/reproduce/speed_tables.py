@@ -13,10 +13,12 @@ def median_and_range(times: dict[str, float], scale: float = 1) -> str:
 
 
 def gigabytes(way: dict[str, Any]) -> str:
+    """The peak memory of a way to compute, in GB."""
     return f"{way['peak_memory'] / 1e9:.2f}" if way.get("peak_memory") else NOTHING
 
 
 def titles(results: Results) -> list[str]:
+    """The name of each comparison, with its frame size."""
     return [f"{table['title']}, {table['size']}x{table['size']}" for table in results["tables"]]
 
 

@@ -56,6 +56,7 @@ def filled(text: str) -> str:
 
 
 def write_pages() -> None:
+    """Write the tables of all pages again."""
     for page in PAGES:
         before = page.read_text(encoding="utf-8")
         after = filled(before)

@@ -112,6 +112,7 @@ def calibrate(model: ConvAE, items: Tensor, loader: DataLoader, scoring: Scoring
 
 
 def path_beside(model_path: Path) -> Path:
+    """The path of the calibration of a model file."""
     return model_path.with_name("calibration.pt")
 
 
