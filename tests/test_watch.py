@@ -365,7 +365,7 @@ def test_a_file_that_is_cut_short_before_its_index(run, capfd):
         ("v.mp4", b"", ["cannot open v.mp4"]),
         ("v.mp4", b"not a video " * 99, ["cannot open v.mp4", "no video"]),
         (".", None, ["is a folder"]),
-        ("77", None, ["camera-77", "not there"]),
+        ("77", None, ["camera-77", "does not exist"]),
         ("rtsp://127.0.0.1:9/x", None, ["127.0.0.1-x"]),
         ("rtsp://[x", None, ["address"]),
     ],
