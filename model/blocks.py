@@ -1,7 +1,7 @@
 """The two pieces the network is made of. All convolutions are 3x3 with bias; H and W below are those of the input.
 
-ReLU works in place: the batch norm before it keeps its input for the gradient, not its output, and large activations
-take time to allocate.
+ReLU works in place, which the gradient allows: the batch norm before it keeps its input, not its output. That saves no
+time, but otherwise Train.py at 256x256 takes 3.9 GB on a CPU instead of 3.5.
 """
 
 from torch import nn
