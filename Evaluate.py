@@ -8,36 +8,30 @@ evaluation.json, figures and report.html. Without --model_dir it takes the run t
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
-from data.clips import CHUNK, open_split, split_videos, testing_loader
-from data.frames import Video
-from data.intervals import seconds_at
-from data.labels import frame_labels
-from data.masks import find_masks, mask_at
-from data.pictures import read_picture
-from data.times import read_times
 from exp import flags, pack
 from exp.checkpoints import SHAPE
 from exp.device import make_deterministic, pick_device
 from exp.dry_run import describe_evaluation
 from exp.estimate import check_memory
-from exp.report.files import Beside, alarm_lines, metric_lines, write_alarms, write_evaluation, write_scores
-from exp.report.page import write_page
+from exp.report.files import Beside
 from exp.report.recorder import Recorder, record
-from exp.report.video import annotate_all, outlined
+from exp.report.results import RESULTS, Drawn, Found, draw_results, summary, write_results
 from exp.run import environment, run_directory
 from exp.scoring.alarms import alarm_rule, decide
 from exp.scoring.calibration import Calibration
-from exp.scoring.evaluation import compare, find_frames
+from exp.scoring.evaluation import compare
 from exp.scoring.pixels import PixelCounter
 from exp.scoring.protocols import protocols
 from exp.scoring.score import Scored, Scoring, replay, score_clips
+from exp.scoring.settings import add_alarm_flags, add_scoring_flags, add_stream_flags, scoring_of, unlike_the_paper
+from exp.scoring.split import load_split
 from exp.scoring.trained import Trained, load_trained
 from exp.scoring.watch import Watched
-from utils import InputError, Parser, named, new_folder, run_script, written_together
+from utils import InputError, Parser, new_folder, run_script, written_together
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -59,52 +53,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     flags.add_shape_flags(
         parser, "network and clips (never needed: the model file knows; released models take h and w)"
     )
-    score = parser.add_argument_group("scores")
-    score.add_argument(
-        "--alpha",
-        type=flags.fraction,
-        help=f"λ, the weight of PSNR beside the feature distance ({flags.by_method('alpha')})",
-    )
-    score.add_argument(
-        "--th",
-        type=flags.threshold_or_auto,
-        help=f"γ, frames with a regular score below it update the memory ({flags.by_method('th')}); auto takes it from"
-        " the calibration",
-    )
-    score.add_argument(
-        "--memory_update", choices=("on", "off"), default="on", help="whether the memory learns while testing"
-    )
-    score.add_argument("--reset_memory", action="store_true", help="start each video from the trained items")
-    score.add_argument(
-        "--test_batch_size", type=flags.positive_int, default=CHUNK, help="clips encoded at once; changes no score"
-    )
-    flags.add_workers_flag(score, "--num_workers_test")
-    beyond = parser.add_argument_group("beyond the paper, off unless given")
-    beyond.add_argument("--smooth", type=flags.span, metavar="SPAN", help="σ of a Gaussian over time: 10 frames, 0.4s")
-    beyond.add_argument(
-        "--smooth_kind", choices=("centred", "causal"), help="causal: by earlier frames alone, as always with --video"
-    )
-    alarm = parser.add_argument_group("alarms, where a calibration is beside the model")
-    alarm.add_argument(
-        "--false_alarm_rate", type=flags.probability, default=0.001, help="share of normal frames above the threshold"
-    )
-    alarm.add_argument(
-        "--merge_gap",
-        type=flags.span,
-        default=flags.Span(1, "s"),
-        metavar="SPAN",
-        help="alarms closer than this are one",
-    )
-    watching = parser.add_argument_group("streams, with --video")
-    watching.add_argument(
-        "--patience",
-        type=flags.non_negative,
-        default=60,
-        help="seconds for which a dropped stream is opened again",
-    )
-    watching.add_argument(
-        "--latency", type=flags.non_negative, default=0, help="seconds a live frame may wait to be scored with others"
-    )
+    add_scoring_flags(parser)
+    add_alarm_flags(parser)
+    add_stream_flags(parser)
     flags.add_run_flags(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--output_dir", type=Path, help="where results go; beside the model if not given")
@@ -170,115 +121,43 @@ def load_named(args: argparse.Namespace, device: torch.device) -> Trained:
     return trained
 
 
-def scoring_of(args: argparse.Namespace, trained: Trained) -> Scoring:
-    """How the flags ask for frames to be scored."""
-    usual = trained.scoring()
-    auto = args.th == "auto" and trained.normal
-    return Scoring(
-        th=auto.auto_th() if auto else usual.th if args.th is None else args.th,
-        alpha=usual.alpha if args.alpha is None else args.alpha,
-        memory_update=args.memory_update == "on",
-        reset_memory=args.reset_memory,
-        sigma=args.smooth,
-        causal=bool(args.video) or args.smooth_kind == "causal",
-    )
-
-
-def unlike_the_paper(scoring: Scoring, usual: Scoring) -> str:
-    """The settings by which scores differ from the paper's, to be named beside a result; "" where none does."""
-    differ = {
-        f"th {scoring.th:.4g}": scoring.th != usual.th,
-        f"alpha {scoring.alpha:g}": scoring.alpha != usual.alpha,
-        "memory update off": not scoring.memory_update,
-        "memory reset for each video": scoring.reset_memory,
-        f"smooth {scoring.sigma} {'causal' if scoring.causal else 'centred'}": scoring.sigma,
-    }
-    return ", ".join(name for name, is_on in differ.items() if is_on)
-
-
 # Evaluate a data set --------------------------------------------------------------------------------------------------
-
-RESULTS = (  # patterns of what an evaluation writes; those of the one before are removed, so that results never mix
-    "scores.csv",
-    "alarms.csv",
-    "evaluation.json",
-    "report.html",
-    *(f"figures/{name}.*" for name in ("roc", "histogram", "scores/*", "frames/*")),
-    "videos/*.mp4",
-)
-
-
-def times_of(videos: list[Video], args: argparse.Namespace) -> list[np.ndarray]:
-    """The time of every frame of each video in seconds: by --fps, as kept beside the frames, or by an assumed rate."""
-    usual = args.fps or flags.defaults("pred", args.dataset_type)["fps"]
-    if args.fps:
-        return [np.arange(len(video.frames)) / usual for video in videos]
-    times = read_times(videos, usual)
-    if args.dataset_type not in flags.DATASETS and any(one.assumed for one in times):
-        names = named([video.name for video, one in zip(videos, times, strict=True) if one.assumed])
-        print(f"no times are kept for {names}: {usual:g} frames per second are assumed (--fps says otherwise)")
-    return [one.seconds for one in times]
 
 
 def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scoring, device: torch.device) -> None:
-    """Score the test videos, print how well the scores agree with the labels, and write what Evaluate.py promises."""
-    videos = split_videos(args.dataset_path, args.dataset_type, "testing")
-    labels = frame_labels(args.dataset_path, args.dataset_type, videos, args.avenue_labels, seconds_at(args.fps))
-    clips = open_split(flags.source_of(args), "testing", trained.shape)
-    chosen = find_frames(args.frames or [], clips)
-    loader = testing_loader(clips, args.test_batch_size, args.num_workers_test, device)
-    seconds = times_of(clips.videos, args)
-    masks, wrong = find_masks(Path(args.dataset_path) / args.dataset_type, videos)
-    pixels = PixelCounter({} if wrong else masks, [video.name for video in clips.videos])
+    """Score the test videos, compare the scores with the labels, decide on alarms; write and print what was found."""
+    split = load_split(args, trained.shape, device)
+    pixels = PixelCounter(split.masks_to_count(), [video.name for video in split.clips.videos])
+    drawn = Drawn(not args.no_figures, args.save_video, args.figure_format)
 
     def again(video: int) -> Iterator[Scored]:
-        return replay(trained.model, result.items[video].to(device), clips, video, scoring)
-
-    def frame_at(video: int, frame: int) -> np.ndarray:
-        of = clips.videos[video]
-        return outlined(read_picture(of.path(frame)), mask_at(masks, of.name, frame))
+        return replay(trained.model, result.items[video].to(device), split.clips, video, scoring)
 
     with written_together(args.output_dir, RESULTS) as output:  # tried before the work
-        scores = score_clips(trained.model, trained.items, loader, scoring, pixels.add)
-        result = compare(clips, scores, scoring, labels, seconds)
+        scores = score_clips(trained.model, trained.items, split.loader, scoring, pixels.add)
+        result = compare(split.clips, scores, scoring, split.labels, split.seconds)
         decisions = None
         if trained.normal:
             decisions = decide(result, trained.normal, scoring, args.false_alarm_rate, args.merge_gap)
-            write_alarms(output / "alarms.csv", result.videos, decisions.alarms)
-        unlike = unlike_the_paper(scoring, trained.scoring())
-        about = {"dataset_type": args.dataset_type, "avenue_labels": args.avenue_labels, "model": str(args.model_dir)}
-        settings = {**scoring._asdict(), "false_alarm_rate": args.false_alarm_rate, "merge_gap": args.merge_gap}
-        settings = {name: str(value) if isinstance(value, flags.Span) else value for name, value in settings.items()}
-        about |= {**environment(device), "settings": settings, "unlike_the_paper": unlike}
-        write_scores(output / "scores.csv", result)
         several = protocols(result, scoring, decisions.scores if decisions else None)
-        beside = Beside(several, pixels.metrics(), wrong[0] if wrong else pixels.problem)
-        write_evaluation(output / "evaluation.json", result, decisions, about, beside)
-        if args.save_video:
-            annotate_all(output / "videos", result, decisions, again, frame_at)
-        if not args.no_figures:
-            from exp.report.curves import draw_evaluation  # here, as matplotlib takes a second to import
-            from exp.report.page_evaluation import page_of_evaluation
-            from exp.report.style import Look
+        beside = Beside(several, pixels.metrics(), split.wrong_masks or pixels.problem)
+        found = Found(result, decisions or trained.no_calibration, beside, describe(args, trained, scoring, device))
+        write_results(output, found)
+        draw_results(output, found, split, again, drawn)
+    print(*summary(found, args.output_dir, drawn), sep="\n")
 
-            look = Look(chosen, unlike, args.figure_format, masks)
-            draw_evaluation(output / "figures", result, decisions, again, frame_at, look)
-            judged = decisions or trained.no_calibration
-            write_page(output / "report.html", page_of_evaluation(result, judged, about, beside, frame_at))
 
-    plural = "s" * (len(clips.videos) > 1)
-    print(f"scores of {len(clips)} frames of {len(clips.videos)} video{plural}: {args.output_dir / 'scores.csv'}")
-    print(*metric_lines(result, beside, unlike), sep="\n")
-    if decisions:
-        print(*alarm_lines(decisions), sep="\n")
-    else:
-        print(f"no calibrated threshold: {trained.no_calibration}")
-    if not args.no_figures:
-        print(f"figures: {args.output_dir / 'figures'}")
-    if args.save_video:
-        print(f"annotated videos: {args.output_dir / 'videos'}")
-    if not args.no_figures:
-        print(f"report: {args.output_dir / 'report.html'}")
+def describe(args: argparse.Namespace, trained: Trained, scoring: Scoring, device: torch.device) -> dict[str, Any]:
+    """What evaluation.json says of an evaluation beside its metrics: of which data, by which model and settings."""
+    settings = {**scoring._asdict(), "false_alarm_rate": args.false_alarm_rate, "merge_gap": args.merge_gap}
+    return {
+        "dataset_type": args.dataset_type,
+        "avenue_labels": args.avenue_labels,
+        "model": str(args.model_dir),
+        **environment(device),
+        "settings": {name: str(value) if isinstance(value, flags.Span) else value for name, value in settings.items()},
+        "unlike_the_paper": unlike_the_paper(scoring, trained.scoring()),
+    }
 
 
 # Watch a stream -------------------------------------------------------------------------------------------------------

@@ -1,29 +1,22 @@
 """Speed, measured: `python -m exp.benchmark` runs this project and the plain way of doing the same side by side.
 
-The plain way is that of the authors' released code: loader processes decode each clip when it is needed, tensors lie
-channel after channel, Adam goes from weight to weight, the update from item to item, and test clips are scored one at a
-time, though here without a gradient. Ours is what Train.py and Evaluate.py do, from the loader to the losses or scores.
-Both compute in float32 under the same switches; rows in another precision say so.
+The plain way is that of the authors' released code (exp/reproduce/plain.py): clips are decoded when they are needed,
+tensors lie channel after channel, Adam goes from weight to weight, and test clips are scored one at a time, though here
+without a gradient. Ours is what Train.py and Evaluate.py do, from the loader to the losses or scores. Both compute in
+float32 under the same switches; rows in another precision say so.
 
 Each run is a process with switches and memory of its own, and all ways take turns, so what slows the machine down for a
 while slows them all. A ratio is that of two neighbours in time. exp/reproduce/speed_tables.py shows the median and the
-range of all rounds. The frames, 360x240 like those of Ped2, are drawn in a temporary folder. On two CPU cores all of it
-takes about an hour and a half.
+range of all rounds. The frames, 360x240 like those of Ped2, are drawn in a temporary folder. On two
+CPU cores all of it takes about an hour.
 """
 
 import argparse
-import contextlib
 import json
-import multiprocessing
-import multiprocessing.connection
-import os
 import statistics
-import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -31,19 +24,19 @@ from typing import Any, NamedTuple, cast
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from data import synthetic
-from data.clips import CHUNK, Source, normalise, open_split, split_videos, testing_loader, training_loader
-from data.frames import Video
+from data.clips import CHUNK, Source, open_split, split_videos, testing_loader, training_loader
 from exp import flags
 from exp.checkpoints import build_model
 from exp.device import fold_batch_norms, keep_freed_memory, pick_device, place
 from exp.reproduce import speed_tables
+from exp.reproduce.machine import alone, peak_flops_per_second, peak_memory
+from exp.reproduce.plain import PlainClips, plain_epoch
 from exp.run import environment
 from exp.scoring.score import Place, Scoring, score, score_one_by_one
 from model import memory
@@ -51,14 +44,14 @@ from model.convae import ConvAE
 from Train import train_epoch
 from utils import InputError, Parser, progress, run_script, write_text, writing
 
-STEPS = 20  # steps of training in a run, or chunks of test clips
-WARM_UP = 3  # steps before it: memory is taken, cuDNN chooses its algorithms, the processes of the loader start
-ROUNDS = 3
 BATCH = 4  # clips in a training step
+STEPS = 20  # steps of training in a run, or chunks of test clips
+WARM_UP = 2  # batches before them: memory is taken, cuDNN chooses its algorithms, the processes of the loader start
+ROUNDS = 3
 READING, TRAINING, SCORING = "a clip from disk", "training", "scoring"
 CHANGING = "scoring where half of the frames update memory"  # the slowest case
 CLIPS = {READING: 1, TRAINING: BATCH, SCORING: CHUNK, CHANGING: CHUNK}  # that a time in the tables is for
-START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+AT_EACH_SIZE = (TRAINING, SCORING)  # and with each part changed alone; the others at the first size, plain and ours
 
 
 class Task(NamedTuple):
@@ -70,95 +63,33 @@ class Task(NamedTuple):
     folder: str  # of the frames
     th: float = 1.0  # γ; the regular score is below 1, so every frame updates the memory
 
-    @property
-    def split(self) -> str:
-        return "training" if self.title == TRAINING else "testing"
-
 
 class Way(NamedTuple):
-    """How it is computed. Each field is changed alone to see what it is worth."""
+    """How it is computed. Each field but `plain` is changed alone to see what it is worth."""
 
-    plain: bool = False  # the clips, the epoch and the rule of scoring are the plain ones
+    plain: bool = False  # loader, epoch and rule of scoring are the plain ones; Adam is not fused, no ReLU in place
     keeps_memory: bool = True
-    in_place: bool = True
     channels_last: bool = True
-    fused_adam: bool = True
     folded: bool = True
     chunk: int = CHUNK
     precision: str = "fp32"
 
 
-PLAIN = Way(True, keeps_memory=False, in_place=False, channels_last=False, fused_adam=False, folded=False, chunk=1)
+PLAIN = Way(plain=True, keeps_memory=False, channels_last=False, folded=False, chunk=1)
 
 
 def ways_of(task: Task) -> dict[str, Way]:
     """Plain, ours, and ours with one thing changed at a time, by the names that the tables have."""
-    ways = {"plain": PLAIN, "ours": Way()}
-    if task.title == TRAINING:
-        ways["Adam not fused"] = Way(fused_adam=False)
-    elif task.title == SCORING:
+    ways, kind = {"plain": PLAIN, "ours": Way()}, task.device.type
+    if task.title not in AT_EACH_SIZE:
+        return ways
+    ways["channel after channel"] = Way(channels_last=False)
+    if task.title == SCORING:
         ways |= {"batch norms not folded": Way(folded=False), "one clip at a time": Way(chunk=1)}
-    if task.title in (TRAINING, SCORING):
-        ways |= {"channel after channel": Way(channels_last=False), "ReLU not in place": Way(in_place=False)}
-        ways |= {"memory given back": Way(keeps_memory=False)} if task.device.type == "cpu" else {}
-        ways |= {"tf32": Way(precision="tf32")} if task.device.type == "cuda" else {}
-        ways |= {"bf16": Way(precision="bf16")} if task.device.type != "mps" else {}
+    ways |= {"memory given back": Way(keeps_memory=False)} if kind == "cpu" else {}
+    ways |= {"tf32": Way(precision="tf32")} if kind == "cuda" else {}
+    ways |= {"bf16": Way(precision="bf16")} if kind != "mps" else {}
     return ways
-
-
-# The plain way -------------------------------------------------------------------------------------------------------
-
-
-class PlainClips(Dataset):
-    """Clips that are decoded and resized each time, uint8 (t_length·c, H, W)."""
-
-    def __init__(self, videos: list[Video], t_length: int, size: tuple[int, int]) -> None:
-        self.width_and_height = size[::-1]
-        paths = [[str(video.path(i)) for i in range(len(video.frames))] for video in videos]
-        self.clips = [frames[i : i + t_length] for frames in paths for i in range(len(frames) - t_length + 1)]
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, index: int) -> Tensor:
-        frames = [cv2.resize(cast(np.ndarray, cv2.imread(path)), self.width_and_height) for path in self.clips[index]]
-        return torch.from_numpy(np.concatenate([frame.transpose(2, 0, 1) for frame in frames]))
-
-
-def plain_update(queries: Tensor, items: Tensor) -> Tensor:
-    """model.memory.update, item after item."""
-    similarity = queries @ items.T
-    weight, nearest = similarity.softmax(dim=0), similarity.argmax(dim=1)
-    moved = items.clone()
-    for m in range(len(items)):
-        chosen = nearest == m
-        if chosen.any():
-            v = weight[chosen, m] / weight[:, m].max()
-            moved[m] = F.normalize(items[m] + (v[:, None] * queries[chosen]).sum(dim=0), dim=0)
-    return moved
-
-
-def plain_epoch(
-    model: nn.Module,
-    items: Tensor,
-    loader: DataLoader,
-    optimizer: torch.optim.Optimizer,
-    args: argparse.Namespace,
-    _: Any,
-) -> tuple[Tensor, dict[str, Any]]:
-    """Train.train_epoch: the items after it and the mean loss."""
-    losses = []
-    for clips in loader:
-        frames, target = cast(ConvAE, model.train()).split(normalise(clips.to(items.device)))
-        output = model(frames, items)
-        loss = F.mse_loss(output.frame, target)
-        loss = loss + args.loss_compact * output.compactness + args.loss_separate * output.separateness
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        items = plain_update(output.queries.detach().flatten(0, 2), items)
-        losses.append(loss.detach())
-    return items, {"loss": torch.stack(losses).mean().item()}
 
 
 # One run -------------------------------------------------------------------------------------------------------------
@@ -167,13 +98,14 @@ def plain_epoch(
 def batches_of(task: Task, way: Way) -> DataLoader:
     """The loader; the plain one has as many processes as the released code's."""
     trains, settings = task.title == TRAINING, task.settings
+    split = "training" if trains else "testing"
     count = 1 if task.title == READING else BATCH if trains else way.chunk
     if way.plain:
-        videos = split_videos(task.folder, "synthetic", task.split)
+        videos = split_videos(task.folder, "synthetic", split)
         clips = PlainClips(videos, settings["t_length"], (settings["h"], settings["w"]))
         workers = {READING: 0, TRAINING: 2}.get(task.title, 1)
         return DataLoader(clips, count, shuffle=trains, num_workers=workers, persistent_workers=workers > 0)
-    opened = open_split(Source(task.folder, "synthetic"), task.split, settings)
+    opened = open_split(Source(task.folder, "synthetic"), split, settings)
     if trains:
         return training_loader(opened, count, None, 0, device=task.device)
     return testing_loader(opened, count, None, task.device)
@@ -187,14 +119,14 @@ def untrained(task: Task, way: Way) -> tuple[ConvAE, Tensor]:
         model.to(memory_format=torch.contiguous_format)
     for module in model.modules():
         if isinstance(module, nn.ReLU):
-            module.inplace = way.in_place
+            module.inplace = not way.plain
     return model, memory.initial_items(task.settings["msize"], task.settings["fdim"]).to(task.device)
 
 
 def training(task: Task, way: Way) -> Callable[[DataLoader], float]:
     """loader -> the mean loss of an epoch."""
     model, items = untrained(task, way)
-    fused = way.fused_adam and task.device.type != "mps"
+    fused = not way.plain and task.device.type != "mps"
     optimizer = torch.optim.Adam(model.parameters(), lr=task.settings["lr"], fused=fused)
     epoch, args = plain_epoch if way.plain else train_epoch, argparse.Namespace(**task.settings)
     return lambda loader: epoch(model, items, loader, optimizer, args, lambda *_: None)[1]["loss"]
@@ -220,26 +152,12 @@ def measure(task: Task, way: Way) -> tuple[float, int | None]:
     if way.keeps_memory and task.device.type == "cpu":
         keep_freed_memory()
     loader = batches_of(task, way)
-    if task.title == READING:
-        run: Callable = list
-    else:
-        run = training(task, way) if task.title == TRAINING else scoring(task, way)
-    run(cast(DataLoader, list(islice(loader, WARM_UP))))
+    run: Callable = list if task.title == READING else (training if task.title == TRAINING else scoring)(task, way)
+    run(list(islice(loader, WARM_UP)))
     start = time.perf_counter()
     run(loader)  # ends with numbers on the CPU, so nothing is still under way on a GPU
     seconds = time.perf_counter() - start
     return seconds * CLIPS[task.title] / len(cast(PlainClips, loader.dataset)), peak_memory(task.device)
-
-
-def peak_memory(device: torch.device) -> int | None:
-    """The most memory this process has held so far, bytes: of the GPU, or in all; None where that is not known."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    with contextlib.suppress(ImportError):
-        import resource  # not on Windows
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return None
 
 
 def median_regular_score(task: Task) -> float:
@@ -257,38 +175,15 @@ def flops_per_clip(task: Task) -> int:
     return counter.get_total_flops()
 
 
-def peak_flops_per_second(device: torch.device) -> float:
-    """The most floating-point operations per second in a large matrix product in float32."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    size, times = 1024 if device.type == "cpu" else 8192, []
-    matrix = torch.rand(size, size, device=device)
-    for _ in range(5):
-        start = time.perf_counter()
-        (matrix @ matrix)[0, 0].item()  # waits for the device
-        times.append(time.perf_counter() - start)
-    return 2 * size**3 / min(times)
-
-
 # Side by side --------------------------------------------------------------------------------------------------------
 
 
-def _end_with_parent() -> None:
-    """What a process does first: it will end when the benchmark does, even by a kill."""
-    parent = cast(multiprocessing.process.BaseProcess, multiprocessing.parent_process())
-    wait = multiprocessing.connection.wait
-    threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
+def times_as_fast(taken: Sequence[float], others: Sequence[float]) -> dict[str, float]:
+    """How many times as fast a way was as another, from the seconds of both in each round."""
+    return median_of([other / own for own, other in zip(taken, others, strict=True)])
 
 
-def alone(function: Callable, *arguments: Any) -> Any:
-    """What the function returns, called in a process of its own."""
-    context = multiprocessing.get_context(START)
-    if START == "forkserver":
-        context.set_forkserver_preload(["Train"])  # what takes seconds to import, once for all
-    with ProcessPoolExecutor(1, context, _end_with_parent) as pool:
-        return pool.submit(function, *arguments).result()
-
-
-def median_of(values: list[float]) -> dict[str, float]:
+def median_of(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
@@ -298,24 +193,22 @@ def side_by_side(task: Task, bar: tqdm) -> dict[str, Any]:
     What the machine can do at most is measured in the same rounds, since it changes where others share the machine.
     """
     ways, size, clips, peak = ways_of(task), task.settings["h"], CLIPS[task.title], 0.0
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    held: dict[str, Any] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    held: dict[str, int | None] = {}
     for turn in range(ROUNDS):
         for name in list(ways)[:: -1 if turn % 2 else 1]:
             bar.set_postfix_str(f"{task.title}, {size}x{size}: {name}")
-            seconds, held[name] = alone(measure, task, ways[name])
-            taken[name].append(seconds)
+            taken, held[name] = alone(measure, task, ways[name])
+            seconds[name].append(taken)
             bar.update()
         peak = max(peak, alone(peak_flops_per_second, task.device))
-
-    def times(name: str, other: str) -> dict[str, float]:
-        return median_of([b / a for a, b in zip(taken[name], taken[other], strict=True)])
-
-    rows: dict[str, dict[str, Any]] = {name: {"times_ours": times(name, "ours")} for name in ways if name != "ours"}
-    speed = clips / statistics.median(taken["ours"])
-    rows["ours"] = {"times_plain": times("ours", "plain"), "clips_per_second": speed}
+    ours, speed = seconds["ours"], clips / statistics.median(seconds["ours"])
+    rows: dict[str, dict[str, Any]] = {
+        name: {"times_ours": times_as_fast(taken, ours)} for name, taken in seconds.items() if name != "ours"
+    }
+    rows["ours"] = {"times_plain": times_as_fast(ours, seconds["plain"]), "clips_per_second": speed}
     for name in ("plain", "ours"):
-        rows[name] |= {"seconds": median_of(taken[name]), "peak_memory": held[name]}
+        rows[name] |= {"seconds": median_of(seconds[name]), "peak_memory": held[name]}
     table = {"title": task.title, "size": size, "clips": clips, "rounds": ROUNDS, "ways": rows}
     if task.title != READING:
         table["flops_per_clip"] = alone(flops_per_clip, task)
@@ -323,11 +216,15 @@ def side_by_side(task: Task, bar: tqdm) -> dict[str, Any]:
     return table
 
 
-def tasks_of(size: int, device: torch.device, folder: str) -> list[Task]:
-    """All comparisons at a size. The threshold of CHANGING is the median of the regular scores."""
-    settings = {"method": "pred", **flags.defaults("pred", "synthetic"), "h": size, "w": size}
-    tasks = [Task(title, settings, device, folder) for title in CLIPS]
-    return [*tasks[:-1], tasks[-1]._replace(th=alone(median_regular_score, tasks[-1]))]
+def tasks_of(sizes: Sequence[int], device: torch.device, folder: str) -> list[Task]:
+    """All comparisons. The threshold of CHANGING is the median of the regular scores."""
+    usual = {"method": "pred", **flags.defaults("pred", "synthetic")}
+    tasks = [
+        Task(title, {**usual, "h": size, "w": size}, device, folder)
+        for size in sizes
+        for title in (CLIPS if size == sizes[0] else AT_EACH_SIZE)
+    ]
+    return [t._replace(th=alone(median_regular_score, t)) if t.title == CHANGING else t for t in tasks]
 
 
 def frames_of_a_run() -> synthetic.Size:
@@ -352,7 +249,7 @@ def main() -> None:
         args.output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         synthetic.ensure(folder, frames_of_a_run())
-        tasks = [task for size in args.sizes for task in tasks_of(size, device, folder)]
+        tasks = tasks_of(args.sizes, device, folder)
         with progress("measuring", "run", total=ROUNDS * sum(len(ways_of(task)) for task in tasks)) as bar:
             found = [side_by_side(task, bar) for task in tasks]
     report = {"date": time.strftime("%Y-%m-%d"), **environment(device), "tables": found}

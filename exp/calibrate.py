@@ -7,7 +7,7 @@ from data.clips import CHUNK, open_split, testing_loader
 from exp import flags
 from exp.checkpoints import SHAPE
 from exp.device import pick_device
-from exp.run import read_record
+from exp.record import read_record
 from exp.scoring.calibration import calibrate, describe, hold_out, save
 from exp.scoring.trained import load_trained
 from utils import InputError, Parser, run_script

@@ -25,8 +25,8 @@ from data.cache import NO_CACHE
 from data.clips import Clips, Source, normalise, open_split, testing_loader
 from data.pictures import read_picture
 from exp import flags
+from exp.record import read_record
 from exp.report.memory_figures import Wins, draw_cosines, draw_embedding, draw_maps, draw_wins
-from exp.run import read_record
 from exp.scoring.score import to_unit
 from exp.scoring.trained import load_trained
 from model import memory

@@ -20,7 +20,8 @@ from data.masks import find_masks
 from exp import flags
 from exp.checkpoints import build_model
 from exp.estimate import check_memory
-from exp.run import Run, check_free, run_directory
+from exp.lock import check_free
+from exp.run import Run, run_directory
 from exp.scoring import calibration
 from exp.scoring.evaluation import find_frames
 from exp.scoring.trained import Trained

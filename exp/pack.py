@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from exp.checkpoints import SHAPE, load_file, load_model
-from exp.run import FREE, call, read_record
+from exp.record import FREE, read_record
+from exp.run import call
 from exp.scoring import calibration
 from utils import InputError, Parser, read_json, reading, run_script, write_whole, writing
 

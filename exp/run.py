@@ -10,24 +10,22 @@
         checkpoint.pt   the same with optimiser and scheduler, to resume from
         calibration.pt  scores of normal clips under them, which thresholds come from (exp/scoring/calibration.py)
         figures/        training.png, and what Evaluate.py draws beside its scores.csv and evaluation.json
-        train.lock      held while a training writes here; says which process
+        train.lock      held while a training writes here; says which process (exp/lock.py)
 
 Every file is written under a temporary name and renamed, checkpoint first: a kill at any moment leaves whole files, and
-resuming brings the others in line with the checkpoint. exp/checkpoints.py has what the files hold.
+resuming brings the others in line with the checkpoint. exp/checkpoints.py has what the files hold, and exp/record.py
+reads what a run says about itself.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import platform
 import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,24 +33,10 @@ from tqdm import tqdm
 
 from exp.checkpoints import FORMAT, SHAPE, check_resumable, load_file
 from exp.device import describe
-from utils import InputError, read_json, reading, remove_parts, write_text, write_whole, writing
+from exp.lock import Lock
+from exp.record import contradiction, parse_line, read_flags
+from utils import InputError, reading, remove_parts, write_text, write_whole, writing
 
-FREE = (  # flags that may differ when a run is resumed
-    "dataset_path",
-    "cache_dir",
-    "no_cache",
-    "num_workers",
-    "device",
-    "gpus",
-    "no_figures",
-    "figure_format",
-    "tensorboard",
-    "resume",
-    "data_changed",
-    "data",
-    "overwrite",
-    "dry_run",
-)
 RUN_FILES = (  # what a run consists of, beside flags.json
     "checkpoint.pt",
     "model.pth",
@@ -101,115 +85,11 @@ def environment(device: torch.device) -> dict[str, str | None]:
     return {"commit": commit, "torch": torch.__version__, "device": describe(device)}
 
 
-class Record(NamedTuple):
-    """What the directory of a run says about it."""
-
-    flags: dict[str, Any]
-    starts: list[dict[str, Any]]  # epoch, commit, torch, device
-    history: list[dict[str, Any]]  # the metrics of each finished epoch
-
-
-def read_record(directory: Path) -> Record:
-    """The Record of a run. Raises InputError when there is none, or one of its files is damaged."""
-    return Record(read_flags(directory), *(_read_lines(directory / name) for name in ("starts.jsonl", "metrics.jsonl")))
-
-
-def read_flags(directory: Path) -> dict[str, Any]:
-    """What the run was started with. Raises InputError when there is no run, or its flags.json is damaged."""
-    path = directory / "flags.json"
-    if not path.is_file():
-        raise InputError(f"no run in {directory}: it has no flags.json")
-    flags = read_json(path)
-    if not isinstance(flags, dict):
-        raise InputError(f"{path} is damaged: it holds no flags by name")
-    return flags
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    with reading(path):
-        lines = path.read_text(encoding="utf-8").splitlines()
-    found = [_parsed(line) for line in lines]
-    if None in found:
-        number = found.index(None) + 1
-        raise InputError(f"{path} is damaged in line {number}: Train.py --resume mends it")
-    return [line for line in found if line is not None]
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    """A line of a log as a dict; None where it is torn."""
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def contradiction(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """The first flag, FREE ones aside, in which a run with flags `before` differs from one with `now`; None if none.
-
-    A flag that was not there yet when a run was made says nothing.
-    """
-    return next((name for name in now if name not in FREE and before.get(name, now[name]) != now[name]), None)
-
-
 def call(script: str, *arguments: object) -> None:
     """Run Train.py or Evaluate.py in a process of its own. Raises InputError when it fails, having said why itself."""
     command = [sys.executable, str(Path(__file__).parents[1] / script), *map(str, arguments)]
     if subprocess.run(command).returncode:
         raise InputError(f"{script} failed, its message is above; this was: {shlex.join(command[1:])}")
-
-
-# One writer -----------------------------------------------------------------------------------------------------------
-
-
-class Lock:
-    """Held by the one training that writes to a directory; the system releases it when its process ends in any way."""
-
-    def __init__(self, directory: Path) -> None:
-        """Raises InputError, which names the process, where another training holds it."""
-        path = directory / "train.lock"
-        with writing(path):
-            self.file: IO[str] = open(path, "a+", encoding="utf-8")  # noqa: SIM115
-        _lock_for(directory, self.file)
-        with writing(path):
-            self.file.truncate(0)
-            self.file.write(f"process {os.getpid()} on {platform.node()}\n")
-            self.file.flush()
-
-    def release(self) -> None:
-        self.file.close()
-
-
-def check_free(directory: Path) -> None:
-    """Raise InputError where another training holds the lock of a directory. Nothing is written."""
-    with contextlib.suppress(FileNotFoundError), open(directory / "train.lock", "r+", encoding="utf-8") as file:
-        _lock_for(directory, file)
-
-
-def _lock_for(directory: Path, file: IO[str]) -> None:
-    try:
-        _lock(file)
-    except OSError:
-        file.seek(0)
-        holder = file.read(200).strip() or "another process"
-        file.close()
-        raise InputError(f"{holder} is training in {directory}: wait for it, or name another --exp_dir") from None
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(file: IO[str]) -> None:
-        file.seek(2**20)  # a byte beyond the text, which others must be able to read
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        file.seek(0)
-else:
-    import fcntl
-
-    def _lock(file: IO[str]) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 # A run under way ------------------------------------------------------------------------------------------------------
@@ -302,7 +182,7 @@ class Run:
         starts = self.directory / "starts.jsonl"
         with reading(starts):
             text = starts.read_text(encoding="utf-8", errors="replace") if starts.is_file() else ""
-        whole = [line for line in text.splitlines() if _parsed(line) is not None]  # a kill may have torn the last
+        whole = [line for line in text.splitlines() if parse_line(line) is not None]  # a kill may have torn the last
         now = json.dumps({"epoch": len(self.history) + 1, **environment(device)})
         self._write_text("starts.jsonl", "".join(f"{line}\n" for line in (*whole, now)))
 

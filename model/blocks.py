@@ -1,7 +1,7 @@
 """The two building blocks of the network. All convolutions are 3x3 with bias; H and W below are the input's size.
 
-ReLU works in place, since allocating large activations takes time. That is safe: for its gradient, the batch norm
-before it keeps its input, not its output.
+ReLU works in place, which is safe: for its gradient, the batch norm before it keeps its input, not its output. It saves
+no time, but without it Train.py needs 3.9 GB instead of 3.5 at 256x256 on a CPU.
 """
 
 from torch import nn

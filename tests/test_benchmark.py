@@ -14,9 +14,10 @@ from helpers import ROOT, call, one_line
 from data import synthetic
 from data.clips import open_clips
 from exp import benchmark, flags
-from exp.benchmark import BATCH, CHANGING, CLIPS, PLAIN, READING, SCORING, TRAINING, Task, Way
+from exp.benchmark import AT_EACH_SIZE, BATCH, CHANGING, CLIPS, PLAIN, READING, SCORING, TRAINING, Task, Way
 from exp.device import pick_device
 from exp.reproduce import speed_tables
+from exp.reproduce.plain import PlainClips, plain_update
 from model import memory
 
 pytestmark = pytest.mark.slow
@@ -36,19 +37,14 @@ def frames(tmp_path_factory):
     return folder
 
 
-def first_ways(task, ways_of=benchmark.ways_of):
-    """Plain, ours and one other: each takes a process per round."""
-    return dict(islice(ways_of(task).items(), 3))
-
-
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """What a whole run of few steps at a tiny size writes; it takes most of this file's time."""
+    """What a whole run of plain and ours writes, of few steps at a tiny size; it takes most of this file's time."""
     path = tmp_path_factory.mktemp("benchmark") / "results" / "tiny.json"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark, "ways_of", first_ways)
-        patch.setattr(benchmark, "STEPS", 4)
-        patch.setattr(benchmark, "ROUNDS", 2)
+        patch.setattr(benchmark, "ways_of", lambda task: {"plain": PLAIN, "ours": Way()})  # each takes a process
+        patch.setattr(benchmark, "STEPS", 2)
+        patch.setattr(benchmark, "ROUNDS", 1)
         assert call(benchmark, "--sizes", "16", "--device", "cpu", "--output", path) == 0
     return json.loads(path.read_text())
 
@@ -57,20 +53,49 @@ def test_every_number_of_the_tables_is_there(report):
     assert [(table["title"], table["clips"]) for table in report["tables"]] == list(CLIPS.items())
     for table in report["tables"]:
         ways = table["ways"]
-        assert ways.keys() == first_ways(task_of(table["title"])).keys()
-        spreads = [row["times_ours"] for name, row in ways.items() if name != "ours"]
-        for spread in (*spreads, ways["ours"]["times_plain"], *(ways[name]["seconds"] for name in ("plain", "ours"))):
-            assert 0 < spread["min"] <= spread["median"] <= spread["max"]
-        assert ways["ours"]["times_plain"]["max"] == pytest.approx(1 / ways["plain"]["times_ours"]["min"])
+        assert ways.keys() == {"plain", "ours"}
+        seconds = {name: way["seconds"]["median"] for name, way in ways.items()}
+        assert min(seconds.values()) > 0
+        assert ways["ours"]["times_plain"]["median"] == pytest.approx(seconds["plain"] / seconds["ours"])
+        assert ways["plain"]["times_ours"]["median"] == pytest.approx(seconds["ours"] / seconds["plain"])
         assert ways["ours"]["clips_per_second"] == pytest.approx(table["clips"] / ways["ours"]["seconds"]["median"])
         assert all(sys.platform == "win32" or ways[name]["peak_memory"] > 1e8 for name in ("plain", "ours"))
         if table["title"] != READING:  # the peak is measured too, on a machine that may do other things
             assert 0 < ways["ours"]["share_of_peak"] < 1.5
     assert report["torch"] == torch.__version__
     assert len(speed_tables.benchmark("", report)) == 2 + len(CLIPS) + 2
-    assert len(speed_tables.benchmark_ways("", report)) == 2 + len(
-        {way for t in report["tables"] for way in t["ways"]} - {"ours"}
-    )
+    assert len(speed_tables.benchmark_ways("", report)) == 2 + 1
+
+
+def test_all_ways_take_turns_and_a_ratio_is_of_one_round(monkeypatch):
+    """Here a run takes as many seconds as there were runs before it, itself included."""
+    runs, names = [], {way: name for name, way in benchmark.ways_of(task_of(SCORING)).items()}
+
+    def alone(function, *arguments):
+        if function is not benchmark.measure:
+            return 1e9
+        runs.append(names[arguments[1]])
+        return float(len(runs)), len(runs)
+
+    monkeypatch.setattr(benchmark, "alone", alone)
+    table = benchmark.side_by_side(task_of(SCORING), benchmark.progress("", "", shown=False))
+    per_round = [runs[i : i + len(names)] for i in range(0, len(runs), len(names))]
+    assert len(per_round) == table["rounds"] == benchmark.ROUNDS
+    assert per_round[0] == per_round[1][::-1] == per_round[2] == list(names.values())
+    seconds = {name: [i + 1 for i, run in enumerate(runs) if run == name] for name in names.values()}
+    for name, way in table["ways"].items():
+        ours, other = ("plain", "times_plain") if name == "ours" else ("ours", "times_ours")
+        ratios = sorted(a / b for a, b in zip(seconds[ours], seconds[name], strict=True))
+        assert list(way[other].values()) == pytest.approx([ratios[1], ratios[0], ratios[2]])
+
+
+def test_at_sizes_after_the_first_only_training_and_scoring_are_compared(monkeypatch):
+    monkeypatch.setattr(benchmark, "alone", lambda function, task: 0.25)
+    tasks = benchmark.tasks_of([16, 8], CPU, "")
+    assert [task.title for task in tasks if task.settings["h"] == 16] == list(CLIPS)
+    assert [task.title for task in tasks if task.settings["h"] == 8] == list(AT_EACH_SIZE)
+    assert {task.th for task in tasks if task.title == CHANGING} == {0.25}
+    assert {task.th for task in tasks if task.title != CHANGING} == {1.0}
 
 
 def test_published_numbers_hold_nothing_that_no_table_shows():
@@ -166,12 +191,12 @@ def test_plain_update_is_the_update():
     queries, items = F.normalize(torch.rand(50, 16), dim=-1), F.normalize(torch.rand(9, 16), dim=-1)
     items[3] *= -1  # far from all: nobody chooses it
     assert not (memory.nearest(queries, items) == 3).any()
-    torch.testing.assert_close(benchmark.plain_update(queries, items), memory.update(queries, items))
+    torch.testing.assert_close(plain_update(queries, items), memory.update(queries, items))
 
 
 def test_plain_clips_are_the_clips(tmp_path, make_videos):
     videos = make_videos(tmp_path / "own" / "training" / "frames", {"1": 7, "2": 6})
-    plain = benchmark.PlainClips(videos, 5, (16, 24))
+    plain = PlainClips(videos, 5, (16, 24))
     ours = open_clips(videos, "training", 5, (16, 24, 3))
     assert len(plain) == len(ours)
     for index in range(len(ours)):
@@ -205,9 +230,9 @@ def test_a_killed_benchmark_leaves_no_process_behind():
 
 
 WAITING = """
-from exp import benchmark
+from exp.reproduce.machine import alone
 
 CODE = "import os, threading; print(os.getpid(), flush=True); threading.Event().wait()"
 if __name__ == "__main__":
-    benchmark.alone(exec, CODE)
+    alone(exec, CODE)
 """

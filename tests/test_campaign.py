@@ -22,8 +22,8 @@ from helpers import TINY, assert_same, call, run_of, train
 import Evaluate
 import Train
 from exp import export, pack
-from exp import run as runs
 from exp.checkpoints import load_file
+from exp.record import read_record
 from model.released import read_items
 from utils import InputError, read_json, run_script
 
@@ -163,8 +163,8 @@ def kinds(dataset):
         "calibration.pt": (run / "calibration.pt", lambda path: load_file(path, "calibration"), True),
         "released items, zip": (Path("zip.pt"), read_items, True),
         "released items, legacy": (Path("legacy.pt"), read_items, False),  # that layout has no checksums
-        "a run's logs": (run / "metrics.jsonl", lambda path: runs.read_record(path.parent), False),
-        "flags.json": (run / "flags.json", lambda path: runs.read_record(path.parent), False),
+        "a run's logs": (run / "metrics.jsonl", lambda path: read_record(path.parent), False),
+        "flags.json": (run / "flags.json", lambda path: read_record(path.parent), False),
         "results": (Path("results.json"), read_json, False),
     }
     return found

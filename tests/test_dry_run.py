@@ -9,7 +9,7 @@ from test_own_data import write_video
 
 import Evaluate
 import Train
-from exp.run import Lock
+from exp.lock import Lock
 
 pytestmark = pytest.mark.usefixtures("in_its_own_folder")
 

@@ -17,12 +17,12 @@ from helpers import TINY, call, evaluate, one_line
 import Train
 from exp import run as run_room
 from exp.flags import Span
+from exp.record import FREE
 from exp.reproduce import __main__ as reproduce
 from exp.reproduce import cells, claims, measures, plan_tables, tables
 from exp.reproduce import runs as planned
 from exp.reproduce.means import Mean, mean_of, paired, verdict_on_gain, verdict_on_value
 from exp.reproduce.plans import DISTANCE_ALONE, EVALUATIONS, PLANS, PSNR_ALONE, UPDATE_OFF, Plan, Training
-from exp.run import FREE
 from exp.scoring.lesions import LESIONS
 from utils import InputError, run_script
 

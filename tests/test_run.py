@@ -14,7 +14,8 @@ from exp import checkpoints
 from exp import run as runs
 from exp.checkpoints import KINDS, load_file
 from exp.estimate import least_memory, memory_of
-from exp.run import Run, read_record, run_directory
+from exp.record import read_record
+from exp.run import Run, run_directory
 from utils import InputError
 
 pytestmark = pytest.mark.usefixtures("in_its_own_folder")

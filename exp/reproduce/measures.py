@@ -17,6 +17,7 @@ from exp import calibrate
 from exp.checkpoints import build_model
 from exp.device import fold_batch_norms, place
 from exp.pack import sha256
+from exp.record import FREE, read_record
 from exp.reproduce.plans import (
     DISTANCE_ALONE,
     PSNR_ALONE,
@@ -28,7 +29,7 @@ from exp.reproduce.plans import (
     settings_of,
 )
 from exp.reproduce.runs import PlannedRun
-from exp.run import FREE, environment, read_record
+from exp.run import environment
 from exp.scoring import calibration
 from exp.scoring.alarms import calibrated_scores
 from exp.scoring.calibration import Calibration

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import Train
+from exp.record import contradiction, read_record
 from exp.reproduce.plans import PLANS, Training
-from exp.run import call, contradiction, read_record, run_directory
+from exp.run import call, run_directory
 from utils import InputError
 
 

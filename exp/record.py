@@ -1,0 +1,78 @@
+"""What the directory of a run says of it, for those who read runs; exp/run.py writes them and lists their files."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from utils import InputError, read_json, reading
+
+FREE = (  # flags that may differ when a run is resumed
+    "dataset_path",
+    "cache_dir",
+    "no_cache",
+    "num_workers",
+    "device",
+    "gpus",
+    "no_figures",
+    "figure_format",
+    "tensorboard",
+    "resume",
+    "data_changed",
+    "data",
+    "overwrite",
+    "dry_run",
+)
+
+
+class Record(NamedTuple):
+    """What the directory of a run says about it."""
+
+    flags: dict[str, Any]
+    starts: list[dict[str, Any]]  # epoch, commit, torch, device
+    history: list[dict[str, Any]]  # the metrics of each finished epoch
+
+
+def read_record(directory: Path) -> Record:
+    """The Record of a run. Raises InputError when there is none, or one of its files is damaged."""
+    return Record(read_flags(directory), *(_read_lines(directory / name) for name in ("starts.jsonl", "metrics.jsonl")))
+
+
+def read_flags(directory: Path) -> dict[str, Any]:
+    """What the run was started with. Raises InputError when there is no run, or its flags.json is damaged."""
+    path = directory / "flags.json"
+    if not path.is_file():
+        raise InputError(f"no run in {directory}: it has no flags.json")
+    flags = read_json(path)
+    if not isinstance(flags, dict):
+        raise InputError(f"{path} is damaged: it holds no flags by name")
+    return flags
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    with reading(path):
+        lines = path.read_text(encoding="utf-8").splitlines()
+    found = [parse_line(line) for line in lines]
+    if None in found:
+        number = found.index(None) + 1
+        raise InputError(f"{path} is damaged in line {number}: Train.py --resume mends it")
+    return [line for line in found if line is not None]
+
+
+def parse_line(line: str) -> dict[str, Any] | None:
+    """A line of starts.jsonl or metrics.jsonl as a dict; None where it is torn."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def contradiction(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """The first flag, FREE ones aside, in which a run with flags `before` differs from one with `now`; None if none.
+
+    A flag that was not there yet when a run was made says nothing.
+    """
+    return next((name for name in now if name not in FREE and before.get(name, now[name]) != now[name]), None)

@@ -1,0 +1,95 @@
+"""What an evaluation leaves: the files of its results, its figures, and what it says on the terminal."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data.masks import mask_at
+from data.pictures import read_picture
+from exp.report.files import Beside, alarm_lines, metric_lines, write_alarms, write_evaluation, write_scores
+from exp.report.page import write_page
+from exp.report.video import annotate_all, outlined
+from exp.scoring.alarms import Decisions
+from exp.scoring.evaluation import Evaluation
+from exp.scoring.score import Scored
+from exp.scoring.split import Split
+
+RESULTS = (  # patterns of what an evaluation writes; those of the one before are removed, so that results never mix
+    "scores.csv",
+    "alarms.csv",
+    "evaluation.json",
+    "report.html",
+    *(f"figures/{name}.*" for name in ("roc", "histogram", "scores/*", "frames/*")),
+    "videos/*.mp4",
+)
+
+
+class Found(NamedTuple):
+    """What an evaluation found."""
+
+    result: Evaluation
+    decisions: Decisions | str  # the alarms of a calibrated threshold, or why there is none
+    beside: Beside
+    about: dict[str, Any]  # what evaluation.json says beside the metrics
+
+    @property
+    def decided(self) -> Decisions | None:
+        return None if isinstance(self.decisions, str) else self.decisions
+
+
+class Drawn(NamedTuple):
+    """What is drawn of an evaluation."""
+
+    figures: bool  # figures and report.html
+    videos: bool  # annotated videos
+    format: str  # of the figures, one of exp.flags.FIGURE_FORMATS
+
+
+def write_results(directory: Path, found: Found) -> None:
+    """scores.csv, evaluation.json and, where a threshold is calibrated, alarms.csv."""
+    if found.decided:
+        write_alarms(directory / "alarms.csv", found.result.videos, found.decided.alarms)
+    write_scores(directory / "scores.csv", found.result)
+    write_evaluation(directory / "evaluation.json", found.result, found.decided, found.about, found.beside)
+
+
+def draw_results(
+    directory: Path, found: Found, split: Split, replay: Callable[[int], Iterator[Scored]], drawn: Drawn
+) -> None:
+    """Annotated videos, figures and report.html, as far as they are asked for.
+
+    replay: place of a video in `found.result.videos` -> its frames, scored again.
+    """
+    result, frame_at = found.result, partial(outlined_frame, split)
+    if drawn.videos:
+        annotate_all(directory / "videos", result, found.decided, replay, frame_at)
+    if drawn.figures:
+        from exp.report.curves import draw_evaluation  # here, as matplotlib takes a second to import
+        from exp.report.page_evaluation import page_of_evaluation
+        from exp.report.style import Look
+
+        look = Look(split.chosen, found.about["unlike_the_paper"], drawn.format, split.masks)
+        draw_evaluation(directory / "figures", result, found.decided, replay, frame_at, look)
+        page = page_of_evaluation(result, found.decisions, found.about, found.beside, frame_at)
+        write_page(directory / "report.html", page)
+
+
+def outlined_frame(split: Split, video: int, frame: int) -> np.ndarray:
+    """A frame of a video, given by its place, with the outline of its mask: uint8 (h, w, 3) BGR."""
+    of = split.clips.videos[video]
+    return outlined(read_picture(of.path(frame)), mask_at(split.masks, of.name, frame))
+
+
+def summary(found: Found, directory: Path, drawn: Drawn) -> list[str]:
+    """What is said of an evaluation whose results are in a directory, a line each."""
+    frames, videos = sum(map(len, found.result.frames)), len(found.result.videos)
+    lines = [f"scores of {frames} frames of {videos} video{'s' * (videos > 1)}: {directory / 'scores.csv'}"]
+    lines += metric_lines(found.result, found.beside, found.about["unlike_the_paper"])
+    lines += alarm_lines(found.decided) if found.decided else [f"no calibrated threshold: {found.decisions}"]
+    lines += [f"figures: {directory / 'figures'}"] * drawn.figures
+    lines += [f"annotated videos: {directory / 'videos'}"] * drawn.videos
+    lines += [f"report: {directory / 'report.html'}"] * drawn.figures
+    return lines

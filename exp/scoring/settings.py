@@ -1,0 +1,90 @@
+"""How frames are scored and what makes an alarm, as the flags of Evaluate.py say it."""
+
+import argparse
+
+from data.clips import CHUNK
+from exp import flags
+from exp.scoring.score import Scoring
+from exp.scoring.trained import Trained
+
+
+def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
+    """The fields of Scoring, and how clips are loaded for it."""
+    score = parser.add_argument_group("scores")
+    score.add_argument(
+        "--alpha",
+        type=flags.fraction,
+        help=f"λ, the weight of PSNR beside the feature distance ({flags.by_method('alpha')})",
+    )
+    score.add_argument(
+        "--th",
+        type=flags.threshold_or_auto,
+        help=f"γ, frames with a regular score below it update the memory ({flags.by_method('th')}); auto takes it from"
+        " the calibration",
+    )
+    score.add_argument(
+        "--memory_update", choices=("on", "off"), default="on", help="whether the memory learns while testing"
+    )
+    score.add_argument("--reset_memory", action="store_true", help="start each video from the trained items")
+    score.add_argument(
+        "--test_batch_size", type=flags.positive_int, default=CHUNK, help="clips encoded at once; changes no score"
+    )
+    flags.add_workers_flag(score, "--num_workers_test")
+    beyond = parser.add_argument_group("beyond the paper, off unless given")
+    beyond.add_argument("--smooth", type=flags.span, metavar="SPAN", help="σ of a Gaussian over time: 10 frames, 0.4s")
+    beyond.add_argument(
+        "--smooth_kind", choices=("centred", "causal"), help="causal: by earlier frames alone, as always with --video"
+    )
+
+
+def add_alarm_flags(parser: argparse.ArgumentParser) -> None:
+    alarm = parser.add_argument_group("alarms, where a calibration is beside the model")
+    alarm.add_argument(
+        "--false_alarm_rate", type=flags.probability, default=0.001, help="share of normal frames above the threshold"
+    )
+    alarm.add_argument(
+        "--merge_gap",
+        type=flags.span,
+        default=flags.Span(1, "s"),
+        metavar="SPAN",
+        help="alarms closer than this are one",
+    )
+
+
+def add_stream_flags(parser: argparse.ArgumentParser) -> None:
+    watching = parser.add_argument_group("streams, with --video")
+    watching.add_argument(
+        "--patience",
+        type=flags.non_negative,
+        default=60,
+        help="seconds for which a dropped stream is opened again",
+    )
+    watching.add_argument(
+        "--latency", type=flags.non_negative, default=0, help="seconds a live frame may wait to be scored with others"
+    )
+
+
+def scoring_of(args: argparse.Namespace, trained: Trained) -> Scoring:
+    """How the flags ask for frames to be scored."""
+    usual = trained.scoring()
+    auto = args.th == "auto" and trained.normal
+    return Scoring(
+        th=auto.auto_th() if auto else usual.th if args.th is None else args.th,
+        alpha=usual.alpha if args.alpha is None else args.alpha,
+        memory_update=args.memory_update == "on",
+        reset_memory=args.reset_memory,
+        sigma=args.smooth,
+        causal=bool(args.video) or args.smooth_kind == "causal",
+    )
+
+
+def unlike_the_paper(scoring: Scoring, usual: Scoring) -> str:
+    """The settings by which scores differ from the paper's, to be named beside a result; "" where none does."""
+    differ = {
+        f"th {scoring.th:.4g}": scoring.th != usual.th,
+        f"alpha {scoring.alpha:g}": scoring.alpha != usual.alpha,
+        "memory update off": not scoring.memory_update,
+        "memory reset for each video": scoring.reset_memory,
+        f"smooth {scoring.sigma} {'causal' if scoring.causal else 'centred'}": scoring.sigma,
+    }
+    return ", ".join(name for name, is_on in differ.items() if is_on)
