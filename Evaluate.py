@@ -38,21 +38,23 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__.splitlines()[0])
     model = parser.add_argument_group("model")
     model.add_argument(
-        "--weights", metavar="NAME", help="weights of this repository, exp/weights/NAME, evaluated on their data set"
+        "--weights",
+        metavar="NAME",
+        help="weights in this repository (exp/weights/NAME), evaluated on the data set they belong to",
     )
     model.add_argument(
-        "--model_dir", type=Path, help="a model file, or the directory of a run; that of --exp_dir if not given"
+        "--model_dir", type=Path, help="a model file or the directory of a run; by default the run that --exp_dir names"
     )
     model.add_argument("--m_items_dir", type=Path, help="its memory items; m_items.pt beside the model if not given")
     flags.add_data_flags(parser)
     parser.add_argument("--avenue_labels", choices=("paper", "masks"), default="paper", help="see data/README.md")
     parser.add_argument(
-        "--fps", type=flags.positive, help="frames per second; those of the data or the video if not given"
+        "--fps", type=flags.positive, help="frames per second; by default those of the data or the video"
     )
-    parser.add_argument("--video", metavar="FILE|CAMERA|URL", help="score this alone: a file, a number or an address")
-    flags.add_shape_flags(
-        parser, "network and clips (never needed: the model file knows; released models take h and w)"
+    parser.add_argument(
+        "--video", metavar="FILE|CAMERA|URL", help="score only this: a video file, a camera number or a stream address"
     )
+    flags.add_shape_flags(parser, "network and clips (stored in the model file; only released models need h and w)")
     add_scoring_flags(parser)
     add_alarm_flags(parser)
     add_stream_flags(parser)

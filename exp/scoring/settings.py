@@ -14,16 +14,16 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
     score.add_argument(
         "--alpha",
         type=flags.fraction,
-        help=f"λ, the weight of PSNR beside the feature distance ({flags.by_method('alpha')})",
+        help=f"λ, the weight of the PSNR; the feature distance has weight 1 - λ ({flags.by_method('alpha')})",
     )
     score.add_argument(
         "--th",
         type=flags.threshold_or_auto,
-        help=f"γ, frames with a regular score below it update the memory ({flags.by_method('th')}); auto takes it from"
+        help=f"γ: a frame whose regular score is below it updates the memory ({flags.by_method('th')}); auto takes it from"
         " the calibration",
     )
     score.add_argument(
-        "--memory_update", choices=("on", "off"), default="on", help="whether the memory learns while testing"
+        "--memory_update", choices=("on", "off"), default="on", help="whether test frames update the memory"
     )
     score.add_argument("--reset_memory", action="store_true", help="start each video from the trained items")
     score.add_argument(
@@ -33,12 +33,12 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
     beyond = parser.add_argument_group("beyond the paper, off unless given")
     beyond.add_argument("--smooth", type=flags.span, metavar="SPAN", help="σ of a Gaussian over time: 10 frames, 0.4s")
     beyond.add_argument(
-        "--smooth_kind", choices=("centred", "causal"), help="causal: by earlier frames alone, as always with --video"
+        "--smooth_kind", choices=("centred", "causal"), help="causal uses only earlier frames, as --video always does"
     )
 
 
 def add_alarm_flags(parser: argparse.ArgumentParser) -> None:
-    alarm = parser.add_argument_group("alarms, where a calibration is beside the model")
+    alarm = parser.add_argument_group("alarms (if there is a calibration beside the model)")
     alarm.add_argument(
         "--false_alarm_rate", type=flags.probability, default=0.001, help="share of normal frames above the threshold"
     )
@@ -47,7 +47,7 @@ def add_alarm_flags(parser: argparse.ArgumentParser) -> None:
         type=flags.span,
         default=flags.Span(1, "s"),
         metavar="SPAN",
-        help="alarms closer than this are one",
+        help="alarms closer together than this are merged",
     )
 
 
@@ -57,7 +57,7 @@ def add_stream_flags(parser: argparse.ArgumentParser) -> None:
         "--patience",
         type=flags.non_negative,
         default=60,
-        help="seconds for which a dropped stream is opened again",
+        help="seconds during which to try to reopen a dropped stream",
     )
     watching.add_argument(
         "--latency", type=flags.non_negative, default=0, help="seconds a live frame may wait to be scored with others"
@@ -65,7 +65,7 @@ def add_stream_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def scoring_of(args: argparse.Namespace, trained: Trained) -> Scoring:
-    """How the flags ask for frames to be scored."""
+    """The Scoring that the flags ask for."""
     usual = trained.scoring()
     auto = args.th == "auto" and trained.normal
     return Scoring(
@@ -79,7 +79,7 @@ def scoring_of(args: argparse.Namespace, trained: Trained) -> Scoring:
 
 
 def unlike_the_paper(scoring: Scoring, usual: Scoring) -> str:
-    """The settings by which scores differ from the paper's, to be named beside a result; "" where none does."""
+    """The settings that differ from the paper's, for display beside a result; "" if there are none."""
     differ = {
         f"th {scoring.th:.4g}": scoring.th != usual.th,
         f"alpha {scoring.alpha:g}": scoring.alpha != usual.alpha,
