@@ -19,8 +19,8 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
     score.add_argument(
         "--th",
         type=flags.threshold_or_auto,
-        help=f"γ: a frame whose regular score is below it updates the memory ({flags.by_method('th')}); auto takes it from"
-        " the calibration",
+        help=f"γ: a frame whose regular score is below it updates the memory ({flags.by_method('th')}); auto takes it"
+        " from the calibration",
     )
     score.add_argument(
         "--memory_update", choices=("on", "off"), default="on", help="whether test frames update the memory"
