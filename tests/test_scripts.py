@@ -192,6 +192,18 @@ def test_videos_that_are_unlabelled_are_not_of_one_class(lines, said, dataset, c
     assert said in capsys.readouterr().out
 
 
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are Unicode there")
+def test_a_data_set_whose_name_is_no_utf8_is_trained_and_evaluated(dataset):
+    name = "caf\udce9"  # Latin-1
+    dataset.rename(dataset.with_name(name))
+    assert call(Train, *TINY, "--dataset_type", name, "--epochs", 1) == 0
+    assert call(Evaluate, "--dataset_type", name) == 0
+    written = [path for path in Path("exp", name).rglob("*") if path.suffix in (".csv", ".html", ".json", ".log")]
+    assert {path.name for path in written} >= {"scores.csv", "report.html", "evaluation.json", "train.log"}
+    for path in written:
+        path.read_text(encoding="utf-8")
+
+
 def test_labels_of_one_class_still_give_scores(dataset, capsys):
     trained()
     (dataset / "frame_labels.csv").write_text("video,first,last\n")
