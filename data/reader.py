@@ -50,6 +50,7 @@ class Reader:
             self.stream.thread_type = "AUTO"
         rates = [float(rate) for rate in (self.stream.guessed_rate, self.stream.average_rate) if rate]
         self.fps = next((rate for rate in rates if 0 < rate <= MOST_FPS), ANY_FPS)
+        self.size = self.stream.width, self.stream.height  # as stored
         self.duration = self._duration()
         self.format = self.container.format.name
         # a source without a length in seconds or bytes is live; the length of an HLS address is that of its playlist

@@ -263,7 +263,7 @@ def test_closing_while_the_source_is_silent(tmp_path, monkeypatch, unhurried):
 class Source:
     """A live source whose frames come when the test lets them."""
 
-    fps, duration, live, error = 25.0, None, True, None
+    fps, size, duration, live, error = 25.0, (6, 4), None, True, None
 
     def __init__(self, frames):
         self.frames = frames
