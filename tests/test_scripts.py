@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from helpers import (
     PED2,
+    ROOT,
     TINY,
     assert_same,
     call,
@@ -201,6 +203,20 @@ def test_a_data_set_whose_name_is_no_utf8_is_trained_and_evaluated(dataset):
     written = [path for path in Path("exp", name).rglob("*") if path.suffix in (".csv", ".html", ".json", ".log")]
     assert {path.name for path in written} >= {"scores.csv", "report.html", "evaluation.json", "train.log"}
     for path in written:
+        path.read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX locales")
+def test_in_a_locale_whose_encoding_is_not_utf8(dataset):
+    """In ASCII, letters of the command line are bytes that are no text, and files are ASCII unless said otherwise."""
+    dataset.rename(dataset.with_name("größe"))
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for script, *flags in (("Train.py", *TINY, "--epochs", "1"), ("Evaluate.py",)):
+        command = [sys.executable, ROOT / script, *flags, "--dataset_type", "größe"]
+        done = subprocess.run(command, env=environment, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+    run = Path("exp", "größe", "pred", "log")
+    for path in (run / "train.log", run / "scores.csv", run / "evaluation.json", run / "report.html"):
         path.read_text(encoding="utf-8")
 
 

@@ -260,6 +260,20 @@ def test_closing_while_the_source_is_silent(tmp_path, monkeypatch, unhurried):
         assert stream.problem is None
 
 
+@pytest.mark.parametrize(("address", "options"), [("RTSP://door/1", {"rtsp_flags": "prefer_tcp"}), ("http://door", {})])
+def test_rtsp_asks_for_tcp_before_udp_which_loses_packets(address, options, monkeypatch):
+    asked = []
+
+    def refuse(name, **settings):
+        asked.append((name, settings["options"]))
+        raise av.error.ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(av, "open", refuse)
+    with pytest.raises(InputError, match=r"cannot open door.*: connection refused"):
+        Stream(address)
+    assert asked == [(address, options)]
+
+
 class Source:
     """A live source whose frames come when the test lets them."""
 
