@@ -171,7 +171,9 @@ def watch_stream(args: argparse.Namespace, trained: Trained, normal: Calibration
     rule = alarm_rule(normal, scoring, args.false_alarm_rate, args.merge_gap, stream.fps)
     directory = new_folder(args.output_dir / "watched" / stream.name)
     recorder = Recorder(directory, stream, normal, scoring, rule, args.save_video)
-    print(f"{stream.shown}: {stream.fps:g} frames per second, scored by {args.model_dir}, written to {directory}")
+    width, height = stream.size
+    print(f"{stream.shown}: {width}x{height} pixels, {stream.fps:g} frames per second")
+    print(f"scored by {args.model_dir}, written to {directory}")
     print(f"calibrated threshold {rule.threshold:.4g}" + (f", {rule.caveat}" if rule.caveat else ""))
     if stream.live:
         print("Ctrl-C ends it", flush=True)

@@ -270,8 +270,11 @@ def read_json(path: Path) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file as UTF-8, with write_whole. Raises InputError as it does."""
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write a text file as UTF-8, with write_whole. Raises InputError as it does.
+
+    Bytes of file names that are not UTF-8, which Python holds as lone surrogates, are written as backslash escapes.
+    """
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -83,7 +83,8 @@ def read_truth(dataset_type: str, name: str, path: Path) -> dict[str, np.ndarray
         return {name.zfill(2): np.array([mask.any() for mask in loadmat(path)["volLabel"].ravel()])}
     labels = {video: np.zeros_like(values) for video, values in built_in_labels(dataset_type).items()}
     # one line per video, `TestVideoFile{end+1}.gt_frame = [61:180];`, frames counted from 1
-    for video, ranges in zip(labels, re.findall(r"gt_frame *= *\[(.*?)\]", path.read_text()), strict=True):
+    ranges_of_videos = re.findall(r"gt_frame *= *\[(.*?)\]", path.read_text(encoding="utf-8"))
+    for video, ranges in zip(labels, ranges_of_videos, strict=True):
         for first, last in re.findall(r"(\d+):(\d+)", ranges):
             labels[video][int(first) - 1 : int(last)] = 1
     return labels

@@ -1,7 +1,6 @@
 """Decodes a video file or a network address with PyAV, into upright pictures with their presentation times."""
 
 import re
-from bisect import insort
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -51,6 +50,7 @@ class Reader:
             self.stream.thread_type = "AUTO"
         rates = [float(rate) for rate in (self.stream.guessed_rate, self.stream.average_rate) if rate]
         self.fps = next((rate for rate in rates if 0 < rate <= MOST_FPS), ANY_FPS)
+        self.size = self.stream.width, self.stream.height  # as stored
         self.duration = self._duration()
         self.format = self.container.format.name
         # a source without a length in seconds or bytes is live; the length of an HLS address is that of its playlist
@@ -71,10 +71,6 @@ class Reader:
 
     def __iter__(self) -> Iterator[Decoded]:
         damaged = False
-        # AVI stores no presentation times, and FFmpeg guesses them in decoding order. Pictures arrive in presentation
-        # order, so each takes the earliest time of the packets that are waiting.
-        waiting: list[float] = []
-        reorders = self.format == "avi"
         packets = self.container.demux(self.stream)
         while True:
             try:
@@ -88,7 +84,6 @@ class Reader:
                 self.packets += 1
                 start = packet.pts if packet.pts is not None else packet.dts
                 if start is not None and packet.time_base:
-                    insort(waiting, float(start * packet.time_base))
                     end = float((start + (packet.duration or 0)) * packet.time_base)
                     self.end = end if self.end is None else max(self.end, end)
             try:
@@ -98,19 +93,24 @@ class Reader:
             except av.error.FFmpegError:
                 self.lost += 1
                 damaged = True
-                del waiting[-1:]
                 continue
             for frame in frames:
                 # pictures after lost data are smeared until the next key frame
                 damaged = frame.is_corrupt or (damaged and not frame.key_frame)
-                seconds = None
-                if frame.pts is not None and frame.time_base and self.format not in UNTIMED:
-                    seconds = float(frame.pts * frame.time_base)
-                earliest = waiting.pop(0) if waiting else seconds
-                seconds = earliest if reorders else seconds
+                seconds = self._seconds(frame)
                 self.first = seconds if self.first is None else self.first
                 self.count += 1
                 yield Decoded(seconds, _upright(frame), damaged)
+
+    def _seconds(self, frame: av.VideoFrame) -> float | None:
+        """When to show a frame, on the source's clock; None where that is not known."""
+        # AVI stores no presentation times, and FFmpeg guesses them wrong where frames are shown in another order than
+        # they are stored. The packet that makes the decoder give a frame has its time, but for a constant delay; the
+        # last frames come without one.
+        ticks = frame.dts if self.format == "avi" else frame.pts
+        if ticks is None or not frame.time_base or self.format in UNTIMED:
+            return None
+        return float(ticks * frame.time_base)
 
     def problem(self) -> str | None:
         """What was wrong with a source that was read to its end, such as "is cut short ...", or None."""

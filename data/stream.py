@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data.frames import printable
+from data.pace import Pace
 from data.reader import ANY_FPS, MOST_FPS, Decoded, Reader
 from data.times import Clock
 from utils import InputError
@@ -78,10 +79,12 @@ class Stream:
         self.corrupt = 0  # frames left out because the decoder marks them
         self.latest = 0.0  # the time of the newest frame of a live source
         self.behind = 0.0  # the longest delay of scoring behind a live source, in seconds
-        self.size: tuple[int, ...] | None = None
-        self.changed = threading.Condition()  # guards the four below
+        # (width, height) as stored; a file may say that its pictures are to be turned
+        self.size: tuple[int, int] = self.reader.size
+        self.shape: tuple[int, ...] | None = None  # of the first picture
+        self.changed = threading.Condition()  # guards those below
         self.queue: deque[Frame] = deque()
-        self.gap = self.ended = self.stopped = False
+        self.gap = self.overflowed = self.ended = self.stopped = False
         self.thread: threading.Thread | None = None
 
     def __iter__(self) -> Iterator[Frame]:
@@ -117,12 +120,12 @@ class Stream:
             raise InputError(f"cannot open {self.shown}: {error}") from error
 
     def _same_size(self, picture: np.ndarray) -> bool:
-        self.size = self.size or picture.shape
-        if picture.shape != self.size:
+        self.shape = self.shape or picture.shape
+        if picture.shape != self.shape:
             self.problem = (
-                f"{self.shown} changes from {_shape(self.size)} to {_shape(picture.shape)} at frame {self.count}"
+                f"{self.shown} changes from {_shape(self.shape)} to {_shape(picture.shape)} at frame {self.count}"
             )
-        return picture.shape == self.size
+        return picture.shape == self.shape
 
     # A file -----------------------------------------------------------------------------------------------------------
 
@@ -147,10 +150,10 @@ class Stream:
     # A live source ----------------------------------------------------------------------------------------------------
 
     def _live_frames(self) -> Iterator[Frame]:
-        """The frames that the thread queues. Every n-th is to be scored; n follows the length of the queue."""
+        """The frames that the thread queues. Where scoring is too slow for all of them, some are not to be scored."""
         self.thread = threading.Thread(target=self._read, name="stream", daemon=True)
         self.thread.start()
-        every, since_scored, since_change, fullest = 1, 0, 0, 0
+        pace, has_warned = Pace(WAITING), False
         while True:
             with self.changed:
                 while not (self.queue or self.ended or self.stopped):
@@ -159,25 +162,18 @@ class Stream:
                     )  # signals are handled between two waits, even if another thread receives them
                 if self.stopped or not self.queue:
                     return
-                waiting = len(self.queue)
+                waiting, lost, self.overflowed = len(self.queue), self.overflowed, False
                 frame = self.queue.popleft()
             late = time.time() - (frame.captured or 0.0)
             self.behind = max(self.behind, late)
-            since_scored, since_change, fullest = since_scored + 1, since_change + 1, max(fullest, waiting)
-            if waiting > WAITING // 2 and since_change >= WAITING // 4:
-                every, since_change, fullest = every + 1, 0, 0
-                if not self.dropped:
-                    tqdm.write(
-                        f"warning: scoring is slower than {self.shown}: it is {late:.1f} s behind after "
-                        f"{frame.index} frames, so at most every {every}nd frame is scored from now on; "
-                        "clips keep the frame rate. The number of frames left out is given at the end"
-                    )
-            elif every > 1 and since_change >= 8 * WAITING and fullest <= WAITING // 4:
-                every, since_change, fullest = every - 1, 0, 0
-            elif since_change >= 8 * WAITING:
-                since_change, fullest = 0, 0
-            scored = since_scored >= every
-            since_scored = 0 if scored else since_scored
+            scored = pace.is_scored(waiting, lost)
+            if pace.every > 1 and not has_warned:
+                has_warned = True
+                tqdm.write(
+                    f"warning: scoring is slower than {self.shown}: it is {late:.1f} s behind after {frame.index} "
+                    "frames, so at most every 2nd frame is scored from now on; clips keep the frame rate. The number "
+                    "of frames left out is given at the end"
+                )
             self.dropped += not scored
             yield replace(frame, scored=scored)
 
@@ -229,7 +225,7 @@ class Stream:
                 if len(self.queue) == WAITING:
                     self.dropped += WAITING
                     self.queue.clear()
-                    self.gap = True
+                    self.gap = self.overflowed = True
                 self.latest = offset + seconds
                 self.queue.append(Frame(self.count, self.latest, decoded.picture, self.gap, True, time.time()))
                 self.gap = False
@@ -266,8 +262,10 @@ class _Camera:
         with quiet():
             self.capture = cv2.VideoCapture(number)
             said = self.capture.get(cv2.CAP_PROP_FPS)
+            width, height = map(self.capture.get, (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         if not self.capture.isOpened():
             raise InputError("it does not exist, is in use, or is not permitted")
+        self.size = int(width), int(height)
         self.fps = said if 0 < said <= MOST_FPS else ANY_FPS
 
     def __iter__(self) -> Iterator[Decoded]:
@@ -295,8 +293,8 @@ def _safe(address: str) -> str:
     return re.sub(r"[^\w.]+", "-", f"{parts.hostname}{parts.path}").strip("-.")
 
 
-def _shape(size: tuple[int, ...]) -> str:
-    return f"{size[1]}x{size[0]}"
+def _shape(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]}x{shape[0]}"
 
 
 @contextmanager

@@ -218,7 +218,7 @@ class Run:
             tqdm.write(text)
         if self.began:
             path = self.directory / "train.log"
-            with writing(path), open(path, "a", encoding="utf-8") as file:
+            with writing(path), open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text + "\n")
 
     def save(

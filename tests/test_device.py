@@ -1,7 +1,11 @@
 """Devices as flags name them, on machines whose GPU can or cannot be used; a GPU is stood in for by its answers."""
 
+from datetime import timedelta
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import distributed
 
 from exp import device
 from exp.device import describe, pick_device, place, processor, unusable_gpu
@@ -73,6 +77,80 @@ def test_bf16_is_refused_where_the_gpu_has_none(gpu):
     gpu((7, 5), ("sm_75",))
     with pytest.raises(InputError, match=r"capability 8\.0"):
         place(ConvAE(feature_dim=8), torch.device("cuda"), "bf16")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_how_a_gpu_computes(precision, deterministic, gpu, monkeypatch):
+    gpu()
+    monkeypatch.setattr(ConvAE, "to", lambda model, *_, **__: model)  # there is no GPU to go to
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: deterministic)
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
+    try:
+        model = place(ConvAE(feature_dim=8), torch.device("cuda"), precision)
+        # TF32 rounds convolutions alone: the memory stays float32
+        assert (cudnn.allow_tf32, matmul.allow_tf32) == (precision == "tf32", False)
+        assert cudnn.benchmark != deterministic
+        assert model.autocast == (torch.bfloat16 if precision == "bf16" else None)
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before
+
+
+# Several processes; what they say to each other is in test_processes.py
+
+
+@pytest.fixture
+def group(monkeypatch):
+    """group(rank) makes torch.distributed answer to one of two processes; .calls is what it was asked for, in order."""
+    calls = []
+
+    def noted(name, gives=None):
+        return lambda *given, **named: calls.append((name, *given, *named.items())) or gives
+
+    def stand_in(rank):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setattr(torch.cuda, "set_device", noted("set_device"))
+        for name, gives in {
+            "init_process_group": None,
+            "new_group": "patient",
+            "barrier": None,
+            "destroy_process_group": None,
+        }.items():
+            monkeypatch.setattr(distributed, name, noted(name, gives))
+        for name, gives in {"is_initialized": True, "get_rank": rank, "get_world_size": 2}.items():
+            monkeypatch.setattr(distributed, name, lambda gives=gives: gives)
+        monkeypatch.setattr(device, "_waiting", [])
+
+    return SimpleNamespace(stand_in=stand_in, calls=calls)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_processes_with_gpus_of_their_own_wait_for_the_first_for_a_day(rank, group):
+    """NCCL gives up a barrier after ten minutes, and decoding a large data set takes longer."""
+    group.stand_in(rank)
+    assert device.join_processes(torch.device("cuda:1")) == (rank, 2)
+    with device.rank_zero_first():
+        group.calls.append("work")
+    device.leave_processes()
+    wait = ("barrier", ("group", "patient"))
+    assert group.calls == [
+        ("set_device", torch.device("cuda:1")),
+        ("init_process_group", "nccl", ("device_id", torch.device("cuda:1"))),
+        ("new_group", ("backend", "gloo"), ("timeout", timedelta(days=1))),
+        *(["work", wait] if rank == 0 else [wait, "work"]),
+        ("destroy_process_group",),
+    ]
+
+
+def test_gradients_are_shared_and_running_statistics_are_not(group, monkeypatch):
+    group.stand_in(0)
+    monkeypatch.setattr(device, "DistributedDataParallel", lambda model, **named: named)
+    shared = device.share_gradients(ConvAE(feature_dim=8), torch.device("cuda:1"))
+    assert shared == {"device_ids": [torch.device("cuda:1")], "broadcast_buffers": False}
+
+
+# One process
 
 
 def test_compiling_without_a_compiler_is_one_line(monkeypatch):

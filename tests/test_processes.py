@@ -180,6 +180,11 @@ def test_two_processes_train_as_one_that_is_fed_the_same(videos, tmp_path, float
     assert json.loads((run / "flags.json").read_text())["processes"] == 2
 
 
+def test_a_loss_that_is_not_finite_is_a_mistake_and_no_difference_between_processes(videos, tmp_path):
+    """NaN is not equal to itself, so items that are NaN everywhere would count as different."""
+    assert [status for status, *_ in two_processes(tmp_path, *command("nan", "--lr", 1e30))] == [2, 2]
+
+
 def test_items_that_differ_stop_the_run(tmp_path, monkeypatch):
     from exp import device
 

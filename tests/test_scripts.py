@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from helpers import (
     PED2,
+    ROOT,
     TINY,
     assert_same,
     call,
@@ -190,6 +192,32 @@ def test_videos_that_are_unlabelled_are_not_of_one_class(lines, said, dataset, c
     (dataset / "frame_labels.csv").write_text(f"video,first,last\n{lines}")
     assert evaluate("--model_dir", "run") == 0
     assert said in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are Unicode there")
+def test_a_data_set_whose_name_is_no_utf8_is_trained_and_evaluated(dataset):
+    name = "caf\udce9"  # Latin-1
+    dataset.rename(dataset.with_name(name))
+    assert call(Train, *TINY, "--dataset_type", name, "--epochs", 1) == 0
+    assert call(Evaluate, "--dataset_type", name) == 0
+    written = [path for path in Path("exp", name).rglob("*") if path.suffix in (".csv", ".html", ".json", ".log")]
+    assert {path.name for path in written} >= {"scores.csv", "report.html", "evaluation.json", "train.log"}
+    for path in written:
+        path.read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX locales")
+def test_in_a_locale_whose_encoding_is_not_utf8(dataset):
+    """In ASCII, letters of the command line are bytes that are no text, and files are ASCII unless said otherwise."""
+    dataset.rename(dataset.with_name("größe"))
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for script, *flags in (("Train.py", *TINY, "--epochs", "1"), ("Evaluate.py",)):
+        command = [sys.executable, ROOT / script, *flags, "--dataset_type", "größe"]
+        done = subprocess.run(command, env=environment, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+    run = Path("exp", "größe", "pred", "log")
+    for path in (run / "train.log", run / "scores.csv", run / "evaluation.json", run / "report.html"):
+        path.read_text(encoding="utf-8")
 
 
 def test_labels_of_one_class_still_give_scores(dataset, capsys):

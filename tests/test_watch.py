@@ -85,7 +85,7 @@ def column(run, name, key):
 class Source:
     """What data.reader.Reader is to a source of these pictures; of those that are exceptions, it raises them."""
 
-    error = None
+    error, size = None, (32, 24)
 
     def __init__(self, frames, announced=0, fps=10.0, live=False):
         self.frames, self.announced, self.fps, self.live = frames, announced, fps, live
@@ -224,8 +224,11 @@ def test_a_camera_runs_until_ctrl_c_or_sigterm(number, run, source, monkeypatch,
     source([*pictures(12), stop], fps=10.0, live=True)
     assert call(run, "0", "--save_video", "--false_alarm_rate", 0.999, "--output_dir", "out") == 0
     ended.set()
-    assert "Ctrl-C ends it" in capsys.readouterr().out
     (watched,) = Path("out/watched").glob("camera-0-*")  # and the time, so that nothing is overwritten
+    out = capsys.readouterr().out
+    for said in ("camera-0: 32x24 pixels, 10 frames per second", f"scored by {run / 'model.pth'}, written to"):
+        assert said in out
+    assert str(watched) in out and "calibrated threshold" in out and "Ctrl-C ends it" in out
     with open(watched / "scores.csv") as file:
         scores = list(csv.DictReader(file))
     with open(watched / "alarms.csv") as file:
