@@ -10,6 +10,7 @@ from helpers import evaluate, run_of, trained
 
 from exp.flags import Span
 from exp.scoring.alarms import Alarm, Measures, Tracker, find_alarms, measure_alarms
+from exp.scoring.evaluation import hours_of
 
 
 def spans(scores, merge_gap=1, first=0, gaps_before=()):
@@ -72,7 +73,8 @@ def test_frames_are_counted_from_the_first_that_has_a_score():
 def judged(labels, alarms, fps=2):
     """The measures of alarms against labels, where frame 4 of each video is the first that has a score."""
     frames = [np.arange(len(next(y for y in labels if y is not None))) + 4 for _ in labels]
-    result = SimpleNamespace(frames=frames, seconds=[indices / fps for indices in frames], labels=labels)
+    seconds, gaps = [indices / fps for indices in frames], [np.zeros(len(indices), bool) for indices in frames]
+    result = SimpleNamespace(frames=frames, seconds=seconds, gaps=gaps, labels=labels)
     return measure_alarms(alarms, result)
 
 
@@ -80,6 +82,7 @@ def test_measures():
     labels = [np.array([0, 1, 1, 0, 0, 1, 0, 0, 0, 0]), np.zeros(10, int)]
     alarms = [[Alarm(5, 7, 5, 1.0, 0, 0), Alarm(11, 12, 11, 1.0, 0, 0)], [Alarm(4, 4, 4, 1.0, 0, 0)]]
     expected = Measures(
+        alarms_judged=3,
         precision=2 / 6,
         recall=2 / 3,
         events=2,
@@ -91,6 +94,25 @@ def test_measures():
     assert judged(labels, alarms) == expected
     # a video without labels counts for nothing
     assert judged([*labels, None], [*alarms, [Alarm(4, 9, 5, 1.0, 0, 0)]]) == expected
+
+
+def test_hours_are_counted_by_the_times_of_the_frames():
+    slower = np.concatenate([np.arange(50) / 25, 2 + np.arange(50) / 5])  # the usual step is 0.04 s
+    assert hours_of(slower, np.zeros(100, bool)) == pytest.approx(11.84 / 3600)
+    interrupted = np.concatenate([np.arange(50) / 25, 3600 + np.arange(50) / 25])
+    assert hours_of(interrupted, np.arange(100) == 50) == pytest.approx(4 / 3600)
+
+
+def test_alarms_of_videos_without_labels_are_named_apart(dataset, capsys):
+    trained()
+    (dataset / "frame_labels.csv").write_text("video,first,last\n1,6,8\n2,unlabelled,\n")
+    assert evaluate("--false_alarm_rate", 0.999) == 0
+    with open(run_of() / "alarms.csv") as file:
+        videos = [row["video"] for row in csv.DictReader(file)]
+    about = json.loads((run_of() / "evaluation.json").read_text())["calibrated"]
+    assert (about["alarms"], about["alarms_judged"]) == (len(videos), videos.count("1"))
+    assert videos.count("2") > 0
+    assert f"({videos.count('2')} in videos without labels" in capsys.readouterr().out
 
 
 def test_measures_that_cannot_be():

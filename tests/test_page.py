@@ -253,7 +253,8 @@ def test_a_page_of_the_size_of_shanghaitech_stays_below_ten_megabytes(tmp_path, 
     for number, length in enumerate(lengths):
         columns = {name: rng.normal(size=length) for name in ("psnr", "distance", "abnormality", "calibrated")}
         frames, pictures = np.arange(length) + FIRST, [Picture(FIRST + 70 * k, DETAILED) for k in range(5)]
-        columns |= {"frames": frames, "seconds": frames / 24, "labels": (frames // 50 % 2).astype(np.uint8)}
+        columns |= {"frames": frames, "seconds": frames / 24, "gaps": np.zeros(length, dtype=bool)}
+        columns["labels"] = (frames // 50 % 2).astype(np.uint8)
         curves.append(page.curves[0]._replace(name=f"{number:03d}", pictures=pictures, **columns))
     write_page(tmp_path / "report.html", page._replace(curves=curves))
     assert (tmp_path / "report.html").stat().st_size < 10e6
@@ -302,7 +303,7 @@ def test_alarms_and_measures_are_those_of_exp_at_every_threshold(opened, gap):
         measures = browser.run("measureAlarms(videos)")
         expected = measure_alarms(alarms, result)
         names = ("precision", "recall", "events", "eventsMet", "falseAlarms", "perHour", "alarmedShare")
-        for name, value in zip(names, expected, strict=True):
+        for name, value in zip(names, expected[1:], strict=True):  # the page counts the alarms itself
             assert measures[name] == (None if value is None else pytest.approx(value, rel=1e-12)), name
         counts.add(sum(map(len, alarms)))
     assert len(counts) > 3  # the thresholds are not all alike

@@ -213,6 +213,8 @@ def alarm_lines(decisions: Decisions) -> list[str]:
     """The alarms under a calibrated threshold and their metrics, as lines of text."""
     count, m = sum(map(len, decisions.alarms)), decisions.measures
     line = f"calibrated threshold {decisions.threshold:.4g}: {count} alarm{'s' if count != 1 else ''}"
+    if m and m.alarms_judged < count:
+        line += f" ({count - m.alarms_judged} in videos without labels, which the rest of this line leaves out)"
     if m and m.alarmed_share > MOSTLY:
         line += (
             f", in alarm for {100 * m.alarmed_share:.0f} % of the frames: the scene or the light differs from that of"

@@ -25,7 +25,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from data.intervals import intervals
 from exp.report.files import MOSTLY
 from exp.scoring.alarms import AlarmRule
-from exp.scoring.evaluation import rate_of
+from exp.scoring.evaluation import hours_of
 from utils import one_line, write_text
 
 ASSETS = Path(__file__).parent / "assets"
@@ -167,7 +167,7 @@ def _video(folder: Path, curve: Curve) -> dict[str, Any]:
         "labelled": curve.labels is not None,
         "events": [] if curve.labels is None else [list(map(int, event)) for event in intervals(curve.labels)],
         "gaps": np.flatnonzero(curve.gaps).tolist(),
-        "hours": len(curve.frames) / rate_of(curve.seconds) / 3600,
+        "hours": hours_of(curve.seconds, curve.gaps),
         "auc": curve.auc,
         "pictures": [
             {"place": place[picture.frame], "jpeg": base64.b64encode(picture.jpeg).decode()}

@@ -7,7 +7,7 @@ import numpy as np
 from data.intervals import intervals
 from exp.flags import Span
 from exp.scoring.calibration import Calibration
-from exp.scoring.evaluation import Evaluation, rate_of, smoothed
+from exp.scoring.evaluation import Evaluation, hours_of, rate_of, smoothed
 from exp.scoring.score import Scoring
 
 
@@ -106,6 +106,7 @@ class Decisions(NamedTuple):
 class Measures(NamedTuple):
     """Metrics of alarms, over the videos that have labels."""
 
+    alarms_judged: int  # alarms of these videos; those of unlabelled videos are neither right nor wrong
     precision: float | None  # the share of frames in alarms that are abnormal; None if no frame is in an alarm
     recall: float | None  # the share of abnormal frames that are in alarms; None if no frame is abnormal
     events: int  # labelled intervals
@@ -140,11 +141,14 @@ def measure_alarms(alarms: list[list[Alarm]], result: Evaluation) -> Measures | 
     """The metrics of the alarms of each video; None if no video has labels."""
     hits = inside = events = events_met = false_alarms = abnormal = frames = 0
     hours = 0.0
-    for found, indices, seconds, y in zip(alarms, result.frames, result.seconds, result.labels or [], strict=False):
+    judged = 0
+    of_videos = zip(alarms, result.frames, result.seconds, result.gaps, result.labels or [], strict=False)
+    for found, indices, seconds, gaps, y in of_videos:
         if y is None:
             continue
         truth = np.asarray(y, dtype=bool)
         alarmed = np.zeros(len(truth), dtype=bool)
+        judged += len(found)
         for alarm in found:
             inside_it = (indices >= alarm.start) & (indices <= alarm.end)
             alarmed |= inside_it
@@ -154,10 +158,11 @@ def measure_alarms(alarms: list[list[Alarm]], result: Evaluation) -> Measures | 
         events += len(of_video)
         events_met += sum(bool(alarmed[first : last + 1].any()) for first, last in of_video)
         abnormal, frames = abnormal + int(truth.sum()), frames + len(truth)
-        hours += len(truth) / rate_of(seconds) / 3600
+        hours += hours_of(seconds, gaps)
     if not frames:
         return None
     return Measures(
+        alarms_judged=judged,
         precision=hits / inside if inside else None,
         recall=hits / abnormal if abnormal else None,
         events=events,

@@ -132,6 +132,15 @@ def rate_of(seconds: np.ndarray) -> float:
     return 1 / float(np.median(steps)) if len(steps) and np.median(steps) > 0 else 1.0
 
 
+def hours_of(seconds: np.ndarray, gaps: np.ndarray) -> float:
+    """How long a video was watched: the times (n,) of its frames, and whether a gap is before each -> hours.
+
+    Time that is missing at a gap does not count; each stretch ends one usual step after its last frame.
+    """
+    steps = np.diff(seconds)[~gaps[1:]]
+    return float(steps.sum() + (1 + np.count_nonzero(gaps[1:])) / rate_of(seconds)) / 3600
+
+
 def measure(labels: list[np.ndarray | None], abnormality: list[np.ndarray]) -> Metrics | None:
     """The frame-level metrics of the labelled videos, (n,) each; None unless the labels are of both classes."""
     both = [(y, s) for y, s in zip(labels, abnormality, strict=True) if y is not None]
