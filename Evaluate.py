@@ -127,9 +127,14 @@ def load_named(args: argparse.Namespace, device: torch.device) -> Trained:
 
 
 def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scoring, device: torch.device) -> None:
-    """Score the test videos, compare the scores with the labels, decide on alarms; write and print what was found."""
+    """Score the test videos, compare the scores with the labels, decide on alarms; write and print what was found.
+
+    A frame's scores are its PSNR, feature distance and regular score; compare makes its abnormality and the frame-level
+    AUC of them.
+    """
     split = load_split(args, trained.shape, device)
     pixels = PixelCounter(split.masks_to_count(), [video.name for video in split.clips.videos])
+    about = about_evaluation(args, trained, scoring, device)
     drawn = Drawn(not args.no_figures, args.save_video, args.figure_format)
 
     def again(video: int) -> Iterator[Scored]:
@@ -143,13 +148,15 @@ def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scori
             decisions = decide(result, trained.normal, scoring, args.false_alarm_rate, args.merge_gap)
         several = protocols(result, scoring, decisions.scores if decisions else None)
         beside = Beside(several, pixels.metrics(), split.wrong_masks or pixels.problem)
-        found = Found(result, decisions or trained.no_calibration, beside, describe(args, trained, scoring, device))
+        found = Found(result, decisions or trained.no_calibration, beside, about)
         write_results(output, found)
         draw_results(output, found, split, again, drawn)
     print(*summary(found, args.output_dir, drawn), sep="\n")
 
 
-def describe(args: argparse.Namespace, trained: Trained, scoring: Scoring, device: torch.device) -> dict[str, Any]:
+def about_evaluation(
+    args: argparse.Namespace, trained: Trained, scoring: Scoring, device: torch.device
+) -> dict[str, Any]:
     """What evaluation.json says of an evaluation beside its metrics: of which data, by which model and settings."""
     settings = {**scoring._asdict(), "false_alarm_rate": args.false_alarm_rate, "merge_gap": args.merge_gap}
     return {
