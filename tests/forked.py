@@ -2,6 +2,7 @@
 a server that has imported it starts them.
 """
 
+import atexit
 import importlib
 import multiprocessing
 import os
@@ -33,6 +34,7 @@ def start(target, *arguments):
     start_server()
     process = CONTEXT.Process(target=_run, args=(Path.cwd(), small.is_small(), target, arguments))
     process.start()
+    atexit.register(process.kill)  # one that a failing test leaves behind would be waited for
     return process
 
 
