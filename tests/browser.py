@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-GIVE_UP = 120  # seconds without an answer after which the browser hangs: only a failing test gets there
+GIVE_UP = 600  # seconds without an answer after which the browser hangs: only a failing test gets there
 
 
 def find_browser() -> str | None:

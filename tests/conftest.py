@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import small
 
 from data.frames import find_videos
 
@@ -44,6 +45,18 @@ def make_videos():
 def in_its_own_folder(tmp_path, monkeypatch):
     """Runs go to ./exp, so a test that makes some has a working directory."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def small_network(monkeypatch):
+    """Networks have an eighth of their channels, see tests/small.py; so does what helpers.start_and_pause starts."""
+    small.shrink(monkeypatch.setattr)
+
+
+@pytest.fixture
+def whole_network(small_network, monkeypatch):
+    """The network of the paper, for a test of a file where small_network is used."""
+    small.shrink(monkeypatch.setattr, small.WHOLE)
 
 
 @pytest.fixture

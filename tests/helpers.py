@@ -1,7 +1,6 @@
 """Runs the scripts on a tiny data set, in this process or in one of their own, and looks at what they leave."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -9,8 +8,11 @@ import tempfile
 import zlib
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
+from small import is_small
 
 import Evaluate
 import Train
@@ -45,11 +47,12 @@ _kept = tempfile.TemporaryDirectory(prefix="runs-")  # of `trained`, removed whe
 def trained(*arguments, method="pred", exp_dir="log", epochs=1):
     """A run as `train` makes it, for tests that begin where a training ended. Returns its directory.
 
-    What was trained once with these arguments on these frames is copied from there.
+    What was trained once with these arguments on these frames is copied from there, of a network as wide.
     """
     run = run_of(method, exp_dir)
     frames = b"".join(path.read_bytes() for path in sorted(Path("dataset/own/training/frames").rglob("*.jpg")))
-    kept = Path(_kept.name) / f"{zlib.crc32(repr((arguments, method, exp_dir, epochs)).encode() + frames)}"
+    known = repr((arguments, method, exp_dir, epochs, is_small())).encode()
+    kept = Path(_kept.name) / f"{zlib.crc32(known + frames)}"
     if not kept.is_dir():
         assert train("--method", method, "--exp_dir", exp_dir, *arguments, epochs=epochs) == 0
         shutil.copytree(run, kept)
@@ -69,41 +72,20 @@ def start(script, *arguments):
     )
 
 
-PAUSING = """
-import importlib, signal, sys, threading
-from utils import run_script
-
-signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may have it ignored
-module, _, name = sys.argv[1].rpartition(".")
-number, script, sys.argv = int(sys.argv[2]), sys.argv[3], sys.argv[3:]
-module = importlib.import_module(module)
-real, calls = getattr(module, name), 0
-
-def pausing(*args, **settings):
-    global calls
-    calls += 1
-    if calls == number:
-        print("paused", flush=True)
-        threading.Event().wait()
-    return real(*args, **settings)
-
-setattr(module, name, pausing)
-run_script(importlib.import_module(script).main)
-"""
-
-
-def start_and_pause(target, number, script, *arguments):
-    """A script ("Train") in its own process that waits for ever in the number-th call of a function, which is named
-    with its module ("Train.train_step"). Returns the process once it is there: a signal finds it at a known point.
-    """
-    command = [sys.executable, "-c", PAUSING, target, str(number), script, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
-    process = subprocess.Popen(command, env=environment, text=True, **pipes)
-    for line in process.stdout:
-        if line.strip() == "paused":
-            return process
-    raise AssertionError(process.communicate()[1])
+def write_video(path, seed, abnormal=()):
+    """30 frames of 32x32: a textured wall, a square that passes slowly, another that flickers in abnormal frames."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    wall = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8), (0, 0), 2)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (32, 32))
+    for i in range(30):
+        frame = wall.copy()
+        frame[10:18, i // 2 : i // 2 + 8] = 90
+        if i in abnormal:
+            x, y = rng.integers(0, 20, 2)
+            frame[y : y + 12, x : x + 12] = 255 * (i % 2)
+        writer.write(frame)
+    writer.release()
 
 
 def run_of(method="pred", exp_dir="log"):

@@ -6,6 +6,7 @@ import sys
 from itertools import islice, pairwise
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,12 @@ CPU = torch.device("cpu")
 def task_of(title, folder="", size=16, fdim=16):
     settings = {"method": "pred", **flags.defaults("pred", "synthetic"), "h": size, "w": size, "fdim": fdim}
     return Task(title, settings, CPU, str(folder))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server():
+    """Whoever is first starts it: with all that other tests need it to have imported."""
+    forked.start_server()
 
 
 @pytest.fixture(scope="module")

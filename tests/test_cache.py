@@ -444,7 +444,7 @@ def test_two_processes_build_at_once(videos, root, monkeypatch):
 
         def decode_together(*arguments):
             if next(first) == 0:
-                both_at_it.wait(20)
+                both_at_it.wait(300)  # the other comes, or this test fails
             return decode(*arguments)
 
         monkeypatch.setattr(cache, "decode", decode_together)

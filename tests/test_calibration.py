@@ -22,6 +22,8 @@ from exp.scoring.evaluation import evaluate as evaluate_clips
 from exp.scoring.score import Scoring, score_clips
 from utils import InputError, run_script, smooth
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 
 def made_up(n=1000, held_out=False):
     rng = np.random.default_rng(0)

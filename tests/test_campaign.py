@@ -4,7 +4,6 @@ Prints what was counted: python -m pytest -s tests/test_campaign.py
 """
 
 import json
-import multiprocessing
 import os
 import random
 import resource
@@ -15,6 +14,7 @@ from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from helpers import TINY, assert_same, call, run_of, train
@@ -27,7 +27,7 @@ from exp.record import read_record
 from model.released import read_items
 from utils import InputError, read_json, run_script
 
-pytestmark = [pytest.mark.usefixtures("in_its_own_folder"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("in_its_own_folder", "small_network"), pytest.mark.slow]
 KILLS, MUTATIONS, EPOCHS = 20, 200, 2
 
 
@@ -43,13 +43,8 @@ POINTS += [("torch", "save", n) for n in range(1, 8)]  # three files per epoch, 
 POINTS += [("os", "replace", n) for n in range(1, 12)]
 
 
-FORKSERVER = multiprocessing.get_context("forkserver")  # its processes inherit nothing from the tests before
-FORKSERVER.set_forkserver_preload(["Train"])
-
-
-def die(folder, module, name, number, arguments):
+def die(module, name, number, arguments):
     """Train until the number-th call of a function, and end there as by SIGKILL; a file is half written then."""
-    os.chdir(folder)
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1), os.dup2(silent, 2)
     real, calls = getattr(sys.modules[module], name), []
@@ -69,8 +64,7 @@ def die(folder, module, name, number, arguments):
 
 def die_at(module, name, number, *arguments):
     """The exit status of a process that trains until it dies; 9 where it did."""
-    process = FORKSERVER.Process(target=die, args=(str(Path.cwd()), module, name, number, arguments))
-    process.start()
+    process = forked.start(die, module, name, number, arguments)
     process.join()
     return process.exitcode
 

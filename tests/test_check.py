@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import small
 from conftest import textured
 from helpers import TINY, call
 
@@ -15,6 +16,8 @@ import Train
 from data import check
 from data.labels import built_in_labels
 from utils import run_script
+
+pytestmark = pytest.mark.usefixtures("small_network")
 
 PICTURES = Path(__file__).parent / "pictures"
 TRAINING, TESTING = {"1": 10, "2": 10}, {"3": 12, "4": 9}
@@ -112,7 +115,8 @@ def model(tmp_path_factory):
                 picture(folder / "dataset" / "own" / split / "frames" / name / f"{i}.png", textured(name, i, (16, 16)))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert call(Train, *TINY, "--epochs", 1) == 0
+        small.shrink(patch.setattr)
+        assert call(Train, *TINY, "--epochs", 1, "--no_figures") == 0
     return folder / "exp" / "own" / "pred" / "log"
 
 

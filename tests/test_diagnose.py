@@ -17,6 +17,8 @@ from exp.checkpoints import SHAPE, load_model
 from exp.report.memory_figures import draw_cosines
 from model import memory
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 
 @pytest.fixture
 def dataset(tmp_path, make_videos):

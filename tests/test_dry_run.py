@@ -4,14 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
-from helpers import TINY, call, evaluate, run_of, train
-from test_own_data import write_video
+from helpers import TINY, call, evaluate, run_of, trained, write_video
 
 import Evaluate
 import Train
 from exp.lock import Lock
 
-pytestmark = pytest.mark.usefixtures("in_its_own_folder")
+pytestmark = pytest.mark.usefixtures("in_its_own_folder", "small_network")
 
 
 def tree():
@@ -47,7 +46,7 @@ def test_what_would_be_trained(dataset, capsys):
 
 
 def test_a_dry_run_of_training_says_what_the_run_there_means(dataset, capsys):
-    assert train(epochs=2) == 0
+    trained(epochs=2)
     said, status = dry(Train, capsys, *TINY, "--epochs", 2)
     assert status == 2
     assert "--resume goes on with it" in said["problem"][0]
@@ -64,7 +63,7 @@ def test_a_dry_run_of_training_says_what_the_run_there_means(dataset, capsys):
 
 
 def test_a_training_under_way_is_in_the_way(dataset, capsys):
-    assert train(epochs=2) == 0
+    trained(epochs=2)
     lock = Lock(run_of())
     said, status = dry(Train, capsys, *TINY, "--epochs", 2, "--resume")
     lock.release()
@@ -86,7 +85,7 @@ def test_the_synthetic_data_set_is_not_drawn(capsys):
 
 
 def test_what_would_be_evaluated(dataset, capsys):
-    assert train() == 0
+    trained()
     assert evaluate() == 0
     before = {path.name for path in run_of().iterdir()}
     (dataset / "frame_labels.csv").write_text("video,first,last\n1,6,8\n2,unlabelled,\n")
@@ -101,7 +100,7 @@ def test_what_would_be_evaluated(dataset, capsys):
 
 
 def test_labels_of_videos_without_a_clip_are_no_problem(dataset, make_videos, capsys):
-    assert train() == 0
+    trained()
     make_videos(dataset / "testing/more", {"3": 4})
     (dataset / "testing/more/3").rename(dataset / "testing/frames/3")
     (dataset / "frame_labels.csv").write_text("video,first,last\n1,6,8\n3,0,1\n")
@@ -119,7 +118,7 @@ def test_all_that_is_in_the_way_of_an_evaluation_is_said(dataset, capsys):
 
 
 def test_what_would_be_watched(dataset, capsys):
-    assert train() == 0
+    trained()
     write_video(Path("door.avi"), 0)
     flags = ("--dataset_type", "own", "--video")
     said, status = dry(Evaluate, capsys, *flags, "door.avi")

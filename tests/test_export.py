@@ -20,6 +20,8 @@ from exp.flags import METHODS
 from exp.scoring.trained import load_trained, score_frames
 from model import memory
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 SCORES_WITHOUT_TORCH = """
 import json, sys
 import numpy as np, onnxruntime
@@ -111,7 +113,7 @@ def test_loading_needs_only_torch(run, tmp_path):
     given, expected = inputs_and_outputs(run, 3)
     torch.save(list(given), elsewhere / "inputs.pt")
     # isolated: no PYTHONPATH, no current directory among the places of modules
-    subprocess.run([sys.executable, "-I", "-c", NEEDS_ONLY_TORCH], cwd=elsewhere, check=True, timeout=120)
+    subprocess.run([sys.executable, "-I", "-c", NEEDS_ONLY_TORCH], cwd=elsewhere, check=True)
     assert close(torch.load(elsewhere / "outputs.pt", weights_only=True), expected)
 
 
@@ -146,7 +148,7 @@ def test_scores_without_torch(method, channels, msize, tmp_path, make_videos, mo
     assert not msize or 0 < expected.updated.sum() < len(expected.updated)
     planes = [to_planes(picture, 24, 16, channels).transpose(1, 2, 0) for picture in pictures]
     np.save(tmp_path / "pictures.npy", np.stack(planes))
-    subprocess.run([sys.executable, "-c", SCORES_WITHOUT_TORCH], cwd=tmp_path, check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", SCORES_WITHOUT_TORCH], cwd=tmp_path, check=True)
     found = np.load(tmp_path / "scores.npz")
     for name in ("psnr", "distance", "regular", "abnormality"):
         np.testing.assert_allclose(found[name], getattr(expected, name), rtol=1e-3, atol=1e-6, err_msg=name)

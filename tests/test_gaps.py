@@ -19,6 +19,8 @@ from exp.scoring.score import Scoring
 from exp.scoring.trained import load_trained, score_video
 from utils import InputError, smooth
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 
 def with_gaps(video: Video, *frames):
     """Say that an hour is missing before each of these frames of a video of 25 frames per second."""

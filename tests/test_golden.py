@@ -1,5 +1,7 @@
 """The golden values: what the authors' released code gives for frozen weights, items and clips (float64)."""
 
+import copy
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,13 @@ def golden(method):
 
 def frozen(method, dtype):
     """The network, items (10, 512) and clips (4, F, 64, 64) that the golden values were made with."""
+    net, items, clips = copy.deepcopy(made(method))
+    return net.to(dtype), items.to(dtype), clips.to(dtype)
+
+
+@cache
+def made(method):
+    """The same in float32, for `frozen` to copy: drawing so many weights takes a second."""
     setup = METHODS[method]
     net = ConvAE(t_length=setup["t_length"], skips=setup["skips"])
     with torch.no_grad():
@@ -47,7 +56,7 @@ def frozen(method, dtype):
     clips = np.random.RandomState(5000).uniform(-1, 1, (4, 3 * setup["t_length"], 64, 64)).astype(np.float32)
     clips = clips.reshape(4, -1, 16, 4, 16, 4).mean(axis=(3, 5), keepdims=True)
     clips = np.clip(np.broadcast_to(clips, (4, 3 * setup["t_length"], 16, 4, 16, 4)).reshape(4, -1, 64, 64) * 3, -1, 1)
-    return net.to(dtype), torch.from_numpy(items).to(dtype), torch.from_numpy(np.ascontiguousarray(clips)).to(dtype)
+    return net, torch.from_numpy(items), torch.from_numpy(np.ascontiguousarray(clips))
 
 
 def close(actual, expected, tolerance):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_score import SCORES, loader, set_up
+from noisy import SCORES, loader, set_up
 
 from data.clips import normalise
 from exp.scoring.lesions import LESIONS, parts_auc

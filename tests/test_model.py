@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from small import shrink
 
 from exp.device import fold_batch_norms, place
 from model import memory
@@ -147,3 +148,16 @@ def test_bf16_leaves_the_memory_in_float32():
     exact = place(model, torch.device("cpu"), "fp32")(frames, items)
     assert not torch.equal(output.frame, exact.frame)  # the convolutions did run in bfloat16
     torch.testing.assert_close(output.queries.norm(dim=-1), torch.ones(2, 2, 2))
+
+
+def layers(model):
+    return [(name, type(layer)) for name, layer in model.named_modules() if not list(layer.children())]
+
+
+@pytest.mark.parametrize("skips", [True, False])
+def test_the_small_network_of_other_tests_has_the_same_layers(skips, monkeypatch):
+    whole = ConvAE(skips=skips, feature_dim=16)
+    shrink(monkeypatch.setattr)
+    small = ConvAE(skips=skips, feature_dim=16)
+    assert layers(small) == layers(whole) and type(small.encoder) is not type(whole.encoder)
+    assert sum(p.numel() for p in small.parameters()) < 0.1 * sum(p.numel() for p in whole.parameters())

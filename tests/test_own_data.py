@@ -3,34 +3,18 @@
 import csv
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
-from helpers import call
+from helpers import call, write_video
 from sklearn.metrics import roc_auc_score
 
 import Evaluate
 import Train
 from data import check, prepare
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 SHAPE = ["--h", "16", "--w", "16", "--fdim", "16", "--msize", "4", "--num_workers", "0"]
 ABNORMAL = range(12, 20)  # frames of the test video "door"
-
-
-def write_video(path, seed, abnormal=()):
-    """30 frames of 32x32: a textured wall, a square that passes slowly, another that flickers in abnormal frames."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    wall = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8), (0, 0), 2)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (32, 32))
-    for i in range(30):
-        frame = wall.copy()
-        frame[10:18, i // 2 : i // 2 + 8] = 90
-        if i in abnormal:
-            x, y = rng.integers(0, 20, 2)
-            frame[y : y + 12, x : x + 12] = 255 * (i % 2)
-        writer.write(frame)
-    writer.release()
 
 
 @pytest.fixture
@@ -56,9 +40,9 @@ def test_the_whole_path(videos, capsys):
     assert "error:" not in printed
     assert ["door", "30", "8", "26.7", "%"] in [line.split() for line in printed.splitlines()]
 
-    assert call(Train, "--dataset_type", "shop", *SHAPE, "--epochs", 2) == 0
+    assert call(Train, "--dataset_type", "shop", *SHAPE, "--epochs", 2, "--no_figures") == 0
     capsys.readouterr()
-    assert call(Evaluate, "--dataset_type", "shop", "--num_workers_test", 0) == 0
+    assert call(Evaluate, "--dataset_type", "shop", "--num_workers_test", 0, "--frames", "door:12") == 0
     printed = capsys.readouterr().out
     run = Path("exp/shop/pred/log")
     scores = rows(run / "scores.csv")

@@ -17,6 +17,8 @@ from exp.checkpoints import SHAPE, build_model, load_model
 from exp.scoring.trained import load_trained
 from utils import run_script
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
@@ -79,7 +81,8 @@ def test_packed_weights_give_the_number_beside_them(tiny, capsys):
     assert not re.search(str(Path.cwd()), (tiny / "metrics.json").read_text())
 
 
-def test_packing_in_a_process_of_its_own(dataset, folder, capfd):
+@pytest.mark.slow  # a process with the network of the paper
+def test_packing_in_a_process_of_its_own(dataset, folder, whole_network, capfd):
     trained()
     assert pack(run_of(), "tiny") == 0
     lines = capfd.readouterr().out.splitlines()
@@ -103,7 +106,7 @@ def test_the_sums_are_those_of_sha256sum(tiny):
     assert done.stdout.count(": OK") == len(weights.FILES)
 
 
-def test_weights_are_half_as_large_and_load_as_float32(tmp_path):
+def test_weights_are_half_as_large_and_load_as_float32(tmp_path, whole_network):
     shape = {"method": "pred", "c": 3, "t_length": 5, "h": 64, "w": 64, "msize": 10, "fdim": 512}
     model = build_model(shape)
     packed = {"format": 1, "shape": shape, "epoch": 1, "model": weights.halved(model.state_dict())}
@@ -205,7 +208,7 @@ def test_git_keeps_the_bytes_of_weights_and_golden_files():
     assert paths and all(line.endswith(": text: unset") for line in asked.stdout.splitlines())
 
 
-def test_the_weights_of_the_repository_are_read_whole():
+def test_the_weights_of_the_repository_are_read_whole(whole_network):
     for folder in (path.parent for path in (ROOT / "exp" / "weights").glob(f"*/{weights.SUMS}")):
         trained = load_trained(folder, device="cpu")
         assert trained.normal is not None, trained.no_calibration

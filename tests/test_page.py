@@ -672,7 +672,7 @@ OF_CSV = "videos.flatMap(v => v.alarms.map(a => [v.name, ...[a.start, a.end, a.p
 
 
 @pytest.fixture
-def run(in_its_own_folder, make_videos):
+def run(in_its_own_folder, small_network, make_videos):
     videos = make_videos(Path("normal"), {"1": 30})
     return calibrate_run(make_run(Path("run"), size=(16, 16)), videos)
 
@@ -684,7 +684,7 @@ def read_rows(path):
 
 def test_an_evaluation_has_a_page_that_plays_its_videos(browser, dataset, run, capsys):
     flags = ["--dataset_type", "own", "--num_workers_test", 0, "--model_dir", run, "--output_dir", "out"]
-    assert call(Evaluate, *flags, "--save_video", "--false_alarm_rate", 0.3) == 0
+    assert call(Evaluate, *flags, "--save_video", "--false_alarm_rate", 0.3, "--frames", "1:6") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "report: out/report.html"
     browser.resize(1280)
     browser.open(Path("out/report.html"))

@@ -16,6 +16,8 @@ from exp.scoring.pixels import Histogram, PixelCounter
 from exp.scoring.score import Place, Scored
 from model import memory
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 RANDOM = np.random.default_rng(0)
 DISTRIBUTIONS = {
     "errors over many powers of ten": lambda y: 10 ** (RANDOM.normal(-4, 2, y.shape) + y),

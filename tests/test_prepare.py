@@ -265,7 +265,7 @@ def test_broken_videos_are_named_and_the_rest_goes_on(own):
     (own / "train/empty.avi").write_bytes(b"")
     arguments = ("video", own / "train", "--test", own / "test.avi", "--name", "shop", "--output", own / "out")
     command = [sys.executable, "-m", "data.prepare", *map(str, arguments)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     failed = [line for line in result.stdout.splitlines() if line.startswith("failed: ")]
     assert len(failed) == 3 and all(any(n in line for line in failed) for n in ("broken.mp4", "cut.avi", "empty.avi"))

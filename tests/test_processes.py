@@ -16,10 +16,12 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+import forked
 import pytest
+import small
 import torch
 import torch.nn.functional as F
-from helpers import PAUSING, ROOT, TINY, assert_same, contents, run_of
+from helpers import ROOT, TINY, assert_same, contents, run_of
 
 import Train
 from data.clips import normalise, open_clips, training_loader
@@ -31,6 +33,7 @@ from utils import run_script
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("small_network"),
     pytest.mark.skipif(
         "forkserver" not in multiprocessing.get_all_start_methods() or not torch.distributed.is_gloo_available(),
         reason="needs forkserver and gloo",
@@ -67,6 +70,8 @@ def in_float64(clips):
 
 def as_rank(rank, port, folder, arguments, dtype):
     """Train.py as one of two processes. Returns the exit status, the losses and items of each step, what it wrote."""
+    import torch._dynamo  # it makes a folder for its cache as it is imported, which is not what is watched for below
+
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
@@ -109,12 +114,11 @@ def two_processes(folder, *arguments, dtype=torch.float32):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["Train"])
+    forked.start_server()
     with ExitStack() as stack:
-        ranks = [stack.enter_context(ProcessPoolExecutor(1, context)) for _ in range(2)]
+        ranks = [stack.enter_context(ProcessPoolExecutor(1, forked.CONTEXT, small.shrink)) for _ in range(2)]
         running = [ranks[r].submit(as_rank, r, port, str(folder), arguments, dtype) for r in range(2)]
-        return [process.result(timeout=200) for process in running]
+        return [process.result(timeout=600) for process in running]
 
 
 def one_process(videos):
@@ -198,6 +202,16 @@ def test_items_that_differ_stop_the_run(tmp_path, monkeypatch):
         device.check_same(items)
 
 
+PAUSING = f"""
+import functools, sys
+import forked, small
+
+small.shrink()
+say = functools.partial(print, flush=True)
+forked.run_and_pause(say, "Train.train_step", {STEPS + STEPS // 2}, "Train", sys.argv[1:])  # in the second epoch
+"""
+
+
 def processes_below(pid):
     """Ids of the processes that a process has started."""
     found = []
@@ -217,11 +231,10 @@ def test_a_process_that_dies_ends_the_run_and_resume_picks_it_up(videos, tmp_pat
 
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     arguments = [str(argument) for argument in command("killed")[1:]]
-    Path("pausing.py").write_text(PAUSING)  # both processes wait in the middle of the second epoch
-    pausing = ["pausing.py", "Train.train_step", str(STEPS + STEPS // 2), "Train"]
+    Path("pausing.py").write_text(PAUSING)
     process = subprocess.Popen(
-        [*torchrun, *pausing, *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        [*torchrun, "pausing.py", *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -229,7 +242,7 @@ def test_a_process_that_dies_ends_the_run_and_resume_picks_it_up(videos, tmp_pat
     try:
         assert any("paused" in line for line in process.stdout)
         os.kill(processes_below(process.pid)[-1], signal.SIGKILL)
-        out, _ = process.communicate(timeout=120)
+        out, _ = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode != 0, out

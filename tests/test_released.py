@@ -628,7 +628,12 @@ COSTLY = {  # each would take gigabytes, minutes or the process where a pickle i
 }
 
 
-@pytest.mark.parametrize("what", COSTLY)
+LONG = ("many containers", "deep name")  # half a million instructions each; "deep key" has as many
+
+
+@pytest.mark.parametrize(
+    "what", [pytest.param(what, marks=pytest.mark.slow) if what in LONG else what for what in COSTLY]
+)
 def test_hostile_pickles_cost_nothing(what, tmp_path):
     for path in crafted(tmp_path, COSTLY[what], protocol=4):
         start = time.process_time()

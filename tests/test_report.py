@@ -9,6 +9,8 @@ from helpers import TINY, call, make_run, one_line, run_of
 import Evaluate
 import Train
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 
 def test_the_scripts_draw_and_annotate(dataset, capsys):
     assert call(Train, *TINY, "--epochs", 1) == 0

@@ -26,7 +26,7 @@ from exp.reproduce.plans import DISTANCE_ALONE, EVALUATIONS, PLANS, PSNR_ALONE, 
 from exp.scoring.lesions import LESIONS
 from utils import InputError, run_script
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.usefixtures("small_network"), pytest.mark.slow]
 OPTION = "--loss_compact 0 --loss_separate 0"
 WAYS = {  # each with the flags of Evaluate.py that are the same
     "as published": ({}, []),
@@ -407,8 +407,10 @@ def test_protocols_and_pixels_of_a_plan(full_plan):
     published = [results()[f"pred-seed{seed}"]["evaluations"]["as published"] for seed in (0, 1)]
     lines = tables.make("mini/protocols")
     assert lines[0] == "| AUC, % | `pred`, n = 2 | `recon`, n = 1 | copying the previous frame |"
-    low = 100 * np.mean([one["protocols"]["network"]["published"]["low"] for one in published])
-    assert f"{cells.percent([one['auc'] for one in published])} [{low:.1f} to " in lines[2]
+    networks = [one["protocols"]["network"]["published"] for one in published]
+    assert [one["auc"] for one in networks] == pytest.approx([one["auc"] for one in published], rel=1e-12)
+    low = 100 * np.mean([one["low"] for one in networks])
+    assert f"{cells.percent([one['auc'] for one in networks])} [{low:.1f} to " in lines[2]
     lines = tables.make("mini/pixels")
     assert (
         f"| squared error of the frame | {cells.percent([one['pixels']['error'] for one in published])} |" in lines[2]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, TINY, assert_same, evaluate, one_line, run_of, start_and_pause, train, trained
+from forked import start_and_pause
+from helpers import ROOT, TINY, assert_same, evaluate, one_line, run_of, train, trained
 
 from exp import checkpoints
 from exp import run as runs
@@ -18,7 +19,7 @@ from exp.record import read_record
 from exp.run import Run, run_directory
 from utils import InputError
 
-pytestmark = pytest.mark.usefixtures("in_its_own_folder")
+pytestmark = pytest.mark.usefixtures("in_its_own_folder", "small_network")
 CPU = torch.device("cpu")
 
 
@@ -229,7 +230,7 @@ def test_a_checkpoint_of_another_network_is_not_resumed(dataset, capsys):
 # Memory ---------------------------------------------------------------------------------------------------------------
 
 
-def test_what_fits_is_not_refused_and_what_cannot_fit_is():
+def test_what_fits_is_not_refused_and_what_cannot_fit_is(whole_network):
     shape = {"method": "pred", "c": 3, "t_length": 5, "h": 256, "w": 256, "msize": 10, "fdim": 512}
     assert 0.2 * 2**30 < least_memory(shape, 4, training=True) < 2**30  # such a training takes about 2 GiB
     assert least_memory(shape, 4, training=False) < least_memory(shape, 4, training=True)

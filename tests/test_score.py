@@ -1,61 +1,16 @@
 """Batched scoring equals scoring one frame at a time, whatever the chunk and however often memory is updated."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
+from noisy import LENGTHS, SCORES, loader, set_up
 
 from exp.scoring.score import Scoring, batches_of, published, replay, score, score_clips, score_one_by_one
-from model import memory
-from model.convae import ConvAE
-
-SCORES = ("psnr", "distance", "regular", "updated")
-LENGTHS = [9, 1, 14]  # clips of three videos
-
-
-class FakeClips(torch.utils.data.Dataset):
-    """Noisy clips in place of data.clips.Clips, so that regular scores are spread out."""
-
-    def __init__(self, lengths, t_length):
-        self.t_length, self.videos = t_length, list(lengths)
-        self.ends = [np.arange(length) + t_length - 1 for length in lengths]
-        rng = np.random.RandomState(0)
-        n = sum(lengths)
-        smooth = rng.uniform(60, 200, (n, 3 * t_length, 2, 2)).repeat(8, axis=2).repeat(8, axis=3)
-        noise = rng.randn(n, 3 * t_length, 16, 16) * rng.uniform(0, 60, (n, 1, 1, 1))
-        self.clips = torch.from_numpy((smooth + noise).clip(0, 255).astype(np.uint8))
-
-    @property
-    def lengths(self):
-        return [len(ends) for ends in self.ends]
-
-    def __len__(self):
-        return len(self.clips)
-
-    def __getitem__(self, index):
-        return self.clips[index]
-
-    def select(self, videos):
-        some = copy.copy(self)
-        some.clips = torch.cat([self.clips.split(self.lengths)[video] for video in videos])
-        some.ends = [self.ends[video] for video in videos]
-        return some
 
 
 @pytest.fixture(scope="module", params=["pred", "recon"])
 def setup(request):
     return set_up(request.param == "pred")
-
-
-def set_up(skips, msize=5):
-    torch.manual_seed(0)
-    model = ConvAE(feature_dim=16, skips=skips, t_length=5 if skips else 1, has_memory=msize > 0).eval()
-    return model, memory.initial_items(msize, 16), FakeClips(LENGTHS, 5 if skips else 1)
-
-
-def loader(clips, batch_size):
-    return torch.utils.data.DataLoader(clips, batch_size)
 
 
 def scored(rule, setup, scoring, batch_size):
@@ -70,18 +25,33 @@ def middle(setup):
     return float(np.median(scored(score_one_by_one, setup, Scoring(0, 0.6), 24)["regular"])) + 1e-6
 
 
+def assert_any_chunk_scores_alike(setup, scoring, batch_sizes):
+    """Each size gives the scores of one frame at a time. Returns which frames updated the memory."""
+    expected = scored(score_one_by_one, setup, scoring, 5)
+    for batch_size in batch_sizes:
+        actual = scored(score, setup, scoring, batch_size)
+        assert (actual["updated"] == expected["updated"]).all()
+        for name in ("psnr", "distance", "regular"):
+            np.testing.assert_allclose(actual[name], expected[name], rtol=1e-5, atol=1e-6)
+    return expected["updated"]
+
+
+def flips(updated):
+    return np.abs(np.diff(updated.astype(int))).sum()
+
+
 @pytest.mark.parametrize("reset_memory", [False, True])
 def test_any_chunk_gives_the_scores_of_one_frame_at_a_time(setup, reset_memory):
     for th in (middle(setup), 10):
         scoring = Scoring(th, 0.6, reset_memory=reset_memory)
-        expected = scored(score_one_by_one, setup, scoring, 5)
-        flips = np.abs(np.diff(expected["updated"].astype(int))).sum()
-        assert flips >= 5 if th < 10 else expected["updated"].all()  # guesses do fail; all update
-        for batch_size in (1, 2, 7, 24):
-            actual = scored(score, setup, scoring, batch_size)
-            assert (actual["updated"] == expected["updated"]).all()
-            for name in ("psnr", "distance", "regular"):
-                np.testing.assert_allclose(actual[name], expected[name], rtol=1e-5, atol=1e-6)
+        updated = assert_any_chunk_scores_alike(setup, scoring, (1, 2, 7, 24))
+        assert flips(updated) >= 5 if th < 10 else updated.all()  # guesses do fail; all update
+
+
+@pytest.mark.parametrize("skips", [True, False])
+def test_so_does_the_network_of_the_paper(skips):
+    setup = set_up(skips, small=False)
+    assert flips(assert_any_chunk_scores_alike(setup, Scoring(middle(setup), 0.6), (7,))) >= 5
 
 
 def test_memory_matters_in_this_test(setup):

@@ -12,6 +12,8 @@ from helpers import TINY, assert_same, call, one_line, run_of
 import Train
 from exp.report import tensorboard
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 SCALARS = {
     "loss/loss": "loss",
     "loss/pixel": "pixel",

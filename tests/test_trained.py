@@ -6,8 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import textured
-from helpers import ROOT, calibrate_run, make_run
-from test_own_data import write_video
+from helpers import ROOT, calibrate_run, make_run, write_video
 
 from data.cache import NO_CACHE
 from data.clips import open_clips, testing_loader
@@ -18,7 +17,7 @@ from exp.scoring.trained import load_trained, score_frames, score_video
 from utils import InputError
 
 VIDEOS = Path(__file__).parent / "videos"
-pytestmark = pytest.mark.usefixtures("in_its_own_folder")
+pytestmark = pytest.mark.usefixtures("in_its_own_folder", "small_network")
 
 
 @pytest.fixture
@@ -86,7 +85,7 @@ def test_videos_that_cannot_be_read_are_refused(run):
             score_video(trained, Path(path))
 
 
-def test_the_example_of_the_page_runs(capsys):
+def test_the_example_of_the_page_runs(whole_network, capsys):
     text = (ROOT / "exp" / "README.md").read_text(encoding="utf-8")
     example = text.split("## From Python\n\n```python\n")[1].split("```")[0]
     assert len(example.splitlines()) <= 10

@@ -39,6 +39,8 @@ from exp.scoring.score import Scoring
 from exp.scoring.watch import batches_of_frames
 from utils import InputError, run_script, smooth
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 SHAPE = {"method": "pred", "c": 3, "t_length": 5, "h": 16, "w": 16, "msize": 4, "fdim": 16}
 
 

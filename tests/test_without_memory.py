@@ -2,11 +2,13 @@
 
 import csv
 import json
+import signal
 
 import numpy as np
 import pytest
 import torch
-from helpers import TINY, assert_same, call, contents, evaluate, one_line, run_of, start_and_pause, train, trained
+from forked import start_and_pause
+from helpers import TINY, assert_same, call, contents, evaluate, one_line, run_of, train, trained
 from sklearn.metrics import roc_auc_score
 
 import Evaluate
@@ -15,6 +17,8 @@ from exp import calibrate, diagnose, export
 from model import memory
 from model.convae import ConvAE
 from utils import min_max
+
+pytestmark = pytest.mark.usefixtures("small_network")
 
 WITHOUT = ("--msize", "0")
 
@@ -77,7 +81,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(dataset):
     trained(*WITHOUT, exp_dir="whole", epochs=2)
     flags = (*TINY, *WITHOUT, "--no_figures", "--epochs", "2")
     process = start_and_pause("Train.train_step", 5, "Train", *flags)  # in the second epoch
-    process.kill()
+    process.send_signal(signal.SIGKILL)
     process.communicate()
     assert len(contents(run_of())[2]) == 1
     assert train(*WITHOUT, "--resume", epochs=2) == 0

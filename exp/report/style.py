@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from data.masks import Masks
 from utils import InputError, write_whole
@@ -85,6 +84,8 @@ def item_colours(count: int) -> Colormap:
 
 def draw_item_maps(axes: Axes, maps: Tensor, columns: int, **shown: Any) -> AxesImage:
     """Draw the maps of the memory items, (M, h, w), side by side, each with the number of its item."""
+    from torchvision.utils import make_grid  # here, as its import takes a second, and not all figures need it
+
     _, height, width = maps.shape
     pad = max(1, width // 8)
     tiled = make_grid(maps[:, None], columns, padding=pad, pad_value=torch.nan)[0].numpy()

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from data.clips import Clips, normalise
 from exp.scoring.score import to_unit
@@ -53,6 +52,8 @@ class Board:
     @torch.no_grad()
     def _pictures(self, model: ConvAE, items: Tensor) -> Tensor:
         """Pictures as (3, height, width) RGB in [0, 1], a row per clip; errors as square roots, the largest white."""
+        from torchvision.utils import make_grid  # here, as its import takes a second, and trainings are without it
+
         frames, target = model.split(normalise(self.clips.to(items.device)))
         out = to_unit(model(frames, items).frame)
         error = (out - to_unit(target)).square().mean(dim=1, keepdim=True)  # (n, 1, H, W)
