@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import small
 
 from data.frames import find_videos
 
@@ -49,13 +48,17 @@ def in_its_own_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def small_network(monkeypatch):
-    """Networks have an eighth of their channels, see tests/small.py; so does what helpers.start_and_pause starts."""
+    """Networks have an eighth of their channels, see tests/small.py; so does what forked.start_and_pause starts."""
+    import small  # here and below, as it imports PyTorch, which reads OMP_NUM_THREADS once
+
     small.shrink(monkeypatch.setattr)
 
 
 @pytest.fixture
 def whole_network(small_network, monkeypatch):
     """The network of the paper, for a test of a file where small_network is used."""
+    import small
+
     small.shrink(monkeypatch.setattr, small.WHOLE)
 
 
