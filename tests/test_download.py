@@ -54,7 +54,7 @@ def server():
         requests = []
         http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         http.ended = threading.Event()
-        threading.Thread(target=http.serve_forever, daemon=True).start()
+        threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True).start()
         servers.append(http)
         return f"http://127.0.0.1:{http.server_port}/ped2.tar.gz", requests
 

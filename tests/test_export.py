@@ -105,6 +105,7 @@ def test_a_loaded_program_gives_what_the_network_gives(run, capsys):
         program(frames[..., :8], items)
 
 
+@pytest.mark.slow  # a process that imports PyTorch
 def test_loading_needs_only_torch(run, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -206,6 +206,7 @@ def test_a_data_set_whose_name_is_no_utf8_is_trained_and_evaluated(dataset):
         path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow  # two processes
 @pytest.mark.skipif(os.name == "nt", reason="POSIX locales")
 def test_in_a_locale_whose_encoding_is_not_utf8(dataset):
     """In ASCII, letters of the command line are bytes that are no text, and files are ASCII unless said otherwise."""

@@ -285,6 +285,7 @@ def vlc():
             process.wait()
 
 
+@pytest.mark.slow  # a server in a process of its own
 @pytest.mark.skipif(not shutil.which("cvlc"), reason="VLC is not here to serve RTSP")
 def test_an_rtsp_server_that_is_killed(vlc, run, monkeypatch, capsys):
     process, port = vlc
