@@ -45,7 +45,7 @@ KINDS = {
 }
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::ResourceWarning")  # of what earlier tests left open, collected here
 @pytest.mark.parametrize("found", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("decided", [False, True])
 def test_score_curves(tmp_path, found, decided):
