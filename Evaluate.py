@@ -2,7 +2,7 @@
 
 Scores every frame of <dataset_path>/<dataset_type>/testing, prints the frame-level AUC and writes scores.csv,
 evaluation.json, figures and report.html. Without --model_dir it takes the run that Train.py writes by default. With
---video it scores one file, camera or stream instead, while it goes on.
+--video it scores one file, camera or stream instead, as its frames arrive.
 """
 
 import argparse

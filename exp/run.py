@@ -127,7 +127,7 @@ class Run:
         if self.resume:
             self._load()
         elif not self.overwrite and self._holds_an_epoch():
-            raise InputError(f"{self.directory} holds a run: --resume goes on with it, --overwrite discards it")
+            raise InputError(f"{self.directory} holds a run: --resume continues it, --overwrite discards it")
 
     def _load(self) -> None:
         if not (self.directory / "flags.json").is_file():
@@ -187,19 +187,19 @@ class Run:
         self._write_text("starts.jsonl", "".join(f"{line}\n" for line in (*whole, now)))
 
     def to_discard(self) -> list[Path]:
-        """The files of the run that is in the directory which `begin` removes: none where it goes on with that run."""
+        """The files of the run that is in the directory which `begin` removes: none where it continues that run."""
         if self.resume or not self._holds_a_run():
             return []
         found = [path for pattern in WRITTEN for path in sorted(self.directory.glob(pattern))]
         return [path for path in found if path.is_file() or path.is_symlink()]
 
     def where_it_resumes(self) -> str:
-        """Where a run that is resumed goes on, in words."""
+        """Where a resumed run continues, in words."""
         done, epochs = len(self.history), self.flags["epochs"]
         if not done:
             return f"{self.directory} was stopped in its first epoch and starts again"
         return (
-            f"{self.directory} goes on after epoch {done} of {epochs}"
+            f"{self.directory} continues after epoch {done} of {epochs}"
             if done < epochs
             else (f"{self.directory} has all of its {epochs} epochs")
         )
@@ -244,7 +244,7 @@ class Run:
                 write_whole(self.directory / "checkpoint.pt", lambda path: torch.save(self.state, path))
                 self._write_results()
             except InputError as error:
-                raise InputError(f"{error}; mend that, and the same command with --resume goes on") from error
+                raise InputError(f"{error}; fix that; the same command with --resume then continues") from error
 
     def _write_results(self) -> None:
         """Bring model.pth, m_items.pt and metrics.jsonl in line with the checkpoint."""

@@ -49,7 +49,7 @@ def test_a_dry_run_of_training_says_what_the_run_there_means(dataset, capsys):
     trained(epochs=2)
     said, status = dry(Train, capsys, *TINY, "--epochs", 2)
     assert status == 2
-    assert "--resume goes on with it" in said["problem"][0]
+    assert "--resume continues it" in said["problem"][0]
     said, status = dry(Train, capsys, *TINY, "--epochs", 2, "--overwrite")
     assert status == 0
     removed = {path for path in run_of().rglob("*") if path.is_file()} - {

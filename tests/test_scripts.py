@@ -329,7 +329,7 @@ def test_resuming_after_kill_9(at, number, undisturbed, capsys):
     assert len(contents(run_of())[2]) < 3
     done = len(torch.load(run_of() / "checkpoint.pt", weights_only=True)["history"])
     assert train("--resume", epochs=3) == 0
-    assert f"{run_of()} goes on after epoch {done} of 3" in capsys.readouterr().out
+    assert f"{run_of()} continues after epoch {done} of 3" in capsys.readouterr().out
     assert_same(run_of(), undisturbed)
 
 
