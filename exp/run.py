@@ -198,11 +198,9 @@ class Run:
         done, epochs = len(self.history), self.flags["epochs"]
         if not done:
             return f"{self.directory} was stopped in its first epoch and starts again"
-        return (
-            f"{self.directory} continues after epoch {done} of {epochs}"
-            if done < epochs
-            else (f"{self.directory} has all of its {epochs} epochs")
-        )
+        if done < epochs:
+            return f"{self.directory} continues after epoch {done} of {epochs}"
+        return f"{self.directory} has all of its {epochs} epochs"
 
     def _write_text(self, name: str, text: str) -> None:
         write_text(self.directory / name, text)
