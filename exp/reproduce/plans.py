@@ -32,7 +32,9 @@ EVALUATIONS: dict[str, Way] = {
     **{f"`--th auto --smooth {s}`": {**AUTO, "sigma": Span(s)} for s in SIGMAS},
     **{f"`--th auto --smooth {s} --smooth_kind causal`": {**AUTO, "sigma": Span(s), "causal": True} for s in SIGMAS},
 }
-ALL, PARTS, ALONE = tuple(EVALUATIONS), (PUBLISHED, PSNR_ALONE, DISTANCE_ALONE, UPDATE_OFF), (PUBLISHED,)
+ALL, ALONE = tuple(EVALUATIONS), (PUBLISHED,)
+ONE_PASS = (PUBLISHED, PSNR_ALONE, DISTANCE_ALONE)  # what a single pass over the test set gives
+PARTS = (*ONE_PASS, UPDATE_OFF)
 
 
 def scoring_in(way: Way, usual: Scoring, regular: np.ndarray) -> Scoring:
@@ -121,10 +123,10 @@ PLANS = {
         (Training("pred", (0,), ways=PARTS, lesions=True),),
         untrained=("pred",),
     ),
-    "ped2_cpu_256": Plan(  # the paper's frame size; ten epochs in bf16 were chosen before the first of them ran
+    "ped2_cpu_256": Plan(  # the paper's frame size, in as many epochs as two cores train in under two hours
         "ped2",
-        "--h 256 --w 256 --batch_size 4 --epochs 10 --precision bf16",
-        (Training("pred", (0, 1), ways=PARTS, lesions=True), Training("recon", (0,), ways=PARTS, lesions=True)),
+        "--h 256 --w 256 --batch_size 4 --epochs 3 --precision bf16",
+        (Training("pred", (0, 1), ways=ONE_PASS), Training("recon", (0,), ways=ONE_PASS)),
         untrained=("pred",),
     ),
     "ped2_paper": Plan(
