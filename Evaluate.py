@@ -129,8 +129,8 @@ def load_named(args: argparse.Namespace, device: torch.device) -> Trained:
 def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scoring, device: torch.device) -> None:
     """Score the test videos, compare the scores with the labels, decide on alarms; write and print what was found.
 
-    A frame's scores are its PSNR, feature distance and regular score; compare makes its abnormality and the frame-level
-    AUC of them.
+    The scores of a frame are its PSNR, feature distance and regular score. `compare` turns them into its abnormality,
+    and computes the frame-level AUC.
     """
     split = load_split(args, trained.shape, device)
     pixels = PixelCounter(split.masks_to_count(), [video.name for video in split.clips.videos])

@@ -50,10 +50,14 @@ def verdict_on_gain(gain: Mean | None) -> str:
     return REPRODUCED if gain.low > 0 else NOT_REPRODUCED if gain.high < 0 else UNDECIDED
 
 
-def verdict_on_value(value: Mean | None, published: float) -> str:
-    """The verdict on a published AUC: reproduced if the interval of the mean reaches it, not if it lies below."""
+def verdict_on_value(value: Mean | None, published: float, is_shorter: bool = False) -> str:
+    """The verdict on a published AUC: reproduced if the interval of the mean reaches it, not if it lies below.
+
+    is_shorter: whether the training had fewer epochs than the published one. It can then reach the published AUC, but
+    a lower AUC decides nothing.
+    """
     if value is None:
         return NOT_TESTED
     if value.high is None:
         return UNDECIDED
-    return REPRODUCED if value.high >= published else NOT_REPRODUCED
+    return REPRODUCED if value.high >= published else UNDECIDED if is_shorter else NOT_REPRODUCED
