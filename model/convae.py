@@ -9,6 +9,7 @@ input; see model/memory.py. A network without a memory has M = 0 and decodes the
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -124,11 +125,16 @@ class ConvAE(nn.Module):
         """A clip (B, channels·t_length, H, W) -> the input (B, inputs, H, W) and its target (B, channels, H, W)."""
         return clip[:, : self.inputs], clip[:, -self.channels :]
 
+    def _precision(self, device: torch.device) -> AbstractContextManager:
+        """The context in which the convolutions compute in the dtype `autocast`, if there is one."""
+        # none otherwise, because PyTorch 2.6 writes a disabled autocast into an exported network and cannot load it
+        return torch.autocast(device.type, self.autocast) if self.autocast else nullcontext()
+
     def encode(self, frames: Tensor) -> Encoded:
         """frames (B, inputs, H, W) -> Encoded. Raises ValueError when H or W is not a multiple of 8."""
         if frames.shape[-2] % 8 or frames.shape[-1] % 8:
             raise ValueError(f"height and width must be multiples of 8, not {frames.shape[-2]} and {frames.shape[-1]}")
-        with torch.autocast(frames.device.type, self.autocast, enabled=self.autocast is not None):
+        with self._precision(frames.device):
             features, skips = self.encoder(frames)
         features = features.to(frames.dtype)
         queries = F.normalize(features, dim=1).permute(0, 2, 3, 1)  # (B, h, w, C)
@@ -141,7 +147,7 @@ class ConvAE(nn.Module):
             read = self.read(known.flatten(1, 2), items).unflatten(1, known.shape[1:3])  # (B, h, w, C)
             known = torch.cat((known, read), dim=-1)
         known = known.permute(0, 3, 1, 2)  # (B, 2C, h, w), or (B, C, h, w) without a memory
-        with torch.autocast(known.device.type, self.autocast, enabled=self.autocast is not None):
+        with self._precision(known.device):
             return self.decoder(known, encoded.skips).to(known.dtype)
 
     def forward(self, frames: Tensor, items: Tensor) -> Output:
