@@ -423,6 +423,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {one_line(message)} (--help lists the flags)\n")
 
 
+# errors that only writing causes
 WRITING = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -430,7 +431,7 @@ WRITING = (
     errno.EFBIG,
     errno.EEXIST,
     errno.EPIPE,
-)  # errors that only writing causes
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -174,9 +174,8 @@ def _build(path: Path, key: str, decoded: DecodedFrames) -> None:
     needed, free = int(np.prod(decoded.shape, dtype=object)), shutil.disk_usage(path.parent).free
     if needed > 0.95 * free:
         raise OSError(errno.ENOSPC, f"it needs {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free")
-    temporary = path.with_suffix(
-        f".{secrets.token_hex(4)}.part"
-    )  # other processes may write it too: the last one is kept
+    # other processes may write it too: the last one is kept
+    temporary = path.with_suffix(f".{secrets.token_hex(4)}.part")
     try:
         frames = decode_all(decoded.videos, *decoded.size)
         with open(temporary, "wb") as file, contextlib.closing(frames):  # so that an error ends the progress bar first

@@ -48,9 +48,8 @@ class Clips(Dataset):
         ends = np.cumsum([len(video.frames) for video in videos])
         self.videos: list[Video] = []  # those that have clips, and for each of them:
         self.ends: list[np.ndarray] = []  # the indices (n,) of the last frames of its clips
-        self.gaps: list[
-            np.ndarray
-        ] = []  # (n,) bool, whether there is a gap in time between a clip and the previous one
+        # (n,) bool, whether there is a gap in time between a clip and the previous one
+        self.gaps: list[np.ndarray] = []
         firsts = []
         for video, end in zip(videos, ends, strict=True):
             is_gap = gaps_of(video)

@@ -13,9 +13,8 @@ from data.times import read_times
 from utils import InputError, reading, write_whole
 
 Labels = dict[str, np.ndarray | None]  # for each video by name: uint8 (frames,), 1 = abnormal; None: unlabelled
-Seconds = Callable[
-    [Video], np.ndarray | None
-]  # returns the time of each frame of a video, (frames,), or None if unknown
+# returns the time of each frame of a video, (frames,), or None if unknown
+Seconds = Callable[[Video], np.ndarray | None]
 
 HEADER = ["video", "first", "last"]
 UNLABELLED = "unlabelled"

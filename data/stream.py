@@ -70,9 +70,8 @@ class Stream:
             self.name += time.strftime("-%Y%m%d-%H%M%S")
         self.given_fps, self.fps = fps, fps or self.reader.fps
         duration = self.reader.duration
-        self.announced = (
-            round(duration * self.fps) if duration and not self.live else None
-        )  # approximate number of frames
+        # approximate number of frames
+        self.announced = round(duration * self.fps) if duration and not self.live else None
         self.problem: str | None = None
         self.count = 0  # frames that the source has given so far
         self.dropped = 0  # frames of a live source that were not scored or were left out
@@ -157,9 +156,8 @@ class Stream:
         while True:
             with self.changed:
                 while not (self.queue or self.ended or self.stopped):
-                    self.changed.wait(
-                        0.2
-                    )  # signals are handled between two waits, even if another thread receives them
+                    # signals are handled between two waits, even if another thread receives them
+                    self.changed.wait(0.2)
                 if self.stopped or not self.queue:
                     return
                 waiting, lost, self.overflowed = len(self.queue), self.overflowed, False

@@ -32,12 +32,13 @@ SPEED = {  # m/s
     "cart": (2.8, 3.4),
     "ball": (5.0, 6.0),
 }
+# abnormal events of the test videos, in turn
 EVENTS = (
     ("cart",),
     ("runner", "cyclist"),
     ("ball", "runner"),
     ("cyclist", "ball"),
-)  # abnormal events of the test videos, in turn
+)
 SLOTS = 4  # the number of things that move at any time
 VISIBLE = 0.25  # a frame is abnormal if at least this share of an abnormal thing's outline is in the picture
 ABANDONED = 3600  # seconds without a change after which a temporary folder counts as left by a killed run

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from exp.checkpoints import build_model
 from utils import InputError
 
+# the limits of a container
 CGROUP_LIMITS = (
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-)  # the limits of a container
+)
 
 
 def check_memory(shape: Mapping[str, Any], batch_size: int, device: torch.device, training: bool) -> None:

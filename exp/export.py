@@ -87,9 +87,8 @@ def about(shape: dict[str, Any], normal: Calibration | None) -> dict[str, Any]:
         "psnr_deviation": float(deviation_p),
         "distance_mean": float(mean_d),
         "distance_deviation": float(deviation_d),
-        "threshold": normal.threshold(
-            scoring, FALSE_ALARM_RATE, fps=1
-        ),  # nothing is smoothed, so the rate has no effect
+        # nothing is smoothed, so the rate has no effect
+        "threshold": normal.threshold(scoring, FALSE_ALARM_RATE, fps=1),
         "false_alarm_rate": FALSE_ALARM_RATE,
     }
     return {**found, "calibration": normal_frames}

@@ -40,9 +40,8 @@ class VideoFile:
         except OSError as error:
             raise InputError(f"cannot make the folder {path.parent}: {error.strerror}") from error
         encoder = _encoder(path)
-        address = str(
-            self.temporary.absolute()
-        )  # absolute, so that FFmpeg does not read a name with a colon as an address
+        # absolute, so that FFmpeg does not read a name with a colon as an address
+        address = str(self.temporary.absolute())
         self.container = av.open(address, "w", options={"movflags": "faststart"})
         self.stream = cast(av.VideoStream, self.container.add_stream(encoder, options=ENCODERS[encoder]))
         self.stream.height, self.stream.width, self.stream.pix_fmt = height, width, "yuv420p"

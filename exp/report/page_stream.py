@@ -23,9 +23,8 @@ class History:
         self.rows = np.zeros(FRAMES, ROW)  # frame k is in row k % FRAMES
         self.count = 0
         self.start, self.began = 0.0, ""  # the time of the first frame, and when a live source gave it
-        self.pictures: dict[
-            int, tuple[float, Picture]
-        ] = {}  # first frame of an alarm -> its highest score and the picture of its peak
+        # first frame of an alarm -> its highest score and the picture of its peak
+        self.pictures: dict[int, tuple[float, Picture]] = {}
 
     def add(self, frame: Frame, psnr: float, distance: float, score: float, alarm: Alarm | None) -> None:
         """Add a frame, its scores, and the current alarm or None."""

@@ -58,9 +58,8 @@ class Recorder:
 
     def _open_video(self) -> AnnotatedVideo:
         heat = 3 * self.calibration.auto_th()  # errors above those of normal frames are bright
-        limits = Limits(
-            -2, max(10, round(6 * self.threshold)), self.threshold
-        )  # most normal frames score between -2 and 2
+        # most normal frames score between -2 and 2
+        limits = Limits(-2, max(10, round(6 * self.threshold)), self.threshold)
         return AnnotatedVideo(self.directory / VIDEO, self.stream.name, LiveCurve(limits), heat)
 
     @property

@@ -48,9 +48,8 @@ styled = matplotlib.rc_context(STYLE)
 class Look(NamedTuple):
     """What the figures of an evaluation show besides its results, and how they are written."""
 
-    frames: Sequence[
-        tuple[int, int]
-    ] = ()  # (index of a video, index of a frame) to draw in detail; typical frames if empty
+    # (index of a video, index of a frame) to draw in detail; typical frames if empty
+    frames: Sequence[tuple[int, int]] = ()
     note: str = ""  # shown beside an AUC: the settings that differ from the paper's
     format: str = "png"  # one of exp.flags.FIGURE_FORMATS
     masks: Masks | None = None  # masks of abnormal pixels, to be outlined

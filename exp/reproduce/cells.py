@@ -9,9 +9,8 @@ from exp.reproduce.means import Mean
 from exp.reproduce.plans import PLANS, PUBLISHED, Training
 from utils import InputError, read_json
 
-Results = dict[
-    str, Any
-]  # the content of a file in exp/results; for a plan, {"runs": {name: entry}, "baselines": {name: entry}}
+# the content of a file in exp/results; for a plan, {"runs": {name: entry}, "baselines": {name: entry}}
+Results = dict[str, Any]
 RESULTS = Path(__file__).parents[1] / "results"
 NOTHING = "–"
 NOT_RUN = "not run"
