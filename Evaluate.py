@@ -69,7 +69,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     output.add_argument(
         "--dry_run",
         action="store_true",
-        help="only say what would be evaluated, where results go, what is removed, what is missing",
+        help="only report what would be evaluated, where results go, what is removed, and what is missing",
     )
     args = parser.parse_args(arguments)
     if args.frames and (args.no_figures or args.video):
@@ -85,10 +85,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def resolve_names(args: argparse.Namespace) -> None:
-    """Give the flags that name a model and a data set their values where they were not given.
-
-    Raises InputError where a flag contradicts --weights.
-    """
+    """Fill in the flags that name a model and a data set. Raises InputError if one of them contradicts --weights."""
     if args.weights is not None:
         directory, about = pack.find_weights(args.weights)
         known = {"dataset_type": about["dataset_type"], "method": about["method"], "exp_dir": args.weights}
@@ -109,7 +106,7 @@ def resolve_names(args: argparse.Namespace) -> None:
 
 
 def load_named(args: argparse.Namespace, device: torch.device) -> Trained:
-    """The network that the flags name. Raises InputError where something is missing."""
+    """The network that the flags name. Raises InputError if something is missing."""
     given = {name: getattr(args, name) for name in SHAPE}
     trained = load_trained(args.model_dir, args.m_items_dir, given, device, args.precision, args.compile)
     flags.check_shape(trained.shape, args.mdim)
@@ -127,7 +124,7 @@ def load_named(args: argparse.Namespace, device: torch.device) -> Trained:
 
 
 def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scoring, device: torch.device) -> None:
-    """Score the test videos, compare the scores with the labels, decide on alarms; write and print what was found.
+    """Score the test videos, compare the scores with the labels, find alarms, and write and print the results.
 
     The scores of a frame are its PSNR, feature distance and regular score. `compare` turns them into its abnormality,
     and computes the frame-level AUC.
@@ -140,7 +137,7 @@ def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scori
     def again(video: int) -> Iterator[Scored]:
         return replay(trained.model, result.items[video].to(device), split.clips, video, scoring)
 
-    with written_together(args.output_dir, RESULTS) as output:  # tried before the work
+    with written_together(args.output_dir, RESULTS) as output:  # fails before the work if it cannot be written
         scores = score_clips(trained.model, trained.items, split.loader, scoring, pixels.add)
         result = compare(split.clips, scores, scoring, split.labels, split.seconds)
         decisions = None
@@ -157,7 +154,7 @@ def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scori
 def about_evaluation(
     args: argparse.Namespace, trained: Trained, scoring: Scoring, device: torch.device
 ) -> dict[str, Any]:
-    """What evaluation.json says of an evaluation beside its metrics: of which data, by which model and settings."""
+    """The part of evaluation.json besides the metrics: data, model, environment and settings."""
     settings = {**scoring._asdict(), "false_alarm_rate": args.false_alarm_rate, "merge_gap": args.merge_gap}
     return {
         "dataset_type": args.dataset_type,
@@ -173,7 +170,7 @@ def about_evaluation(
 
 
 def watch_stream(args: argparse.Namespace, trained: Trained, normal: Calibration, scoring: Scoring) -> None:
-    """Score a video file, a camera or a stream while its frames come, and record what is found."""
+    """Score the frames of a video file, a camera or a stream as they arrive, and record scores and alarms."""
     stream = Watched(args.video, args.fps, args.patience, args.test_batch_size, args.latency)
     rule = alarm_rule(normal, scoring, args.false_alarm_rate, args.merge_gap, stream.fps)
     directory = new_folder(args.output_dir / "watched" / stream.name)

@@ -1,14 +1,14 @@
-"""Speed, measured: `python -m exp.benchmark` runs this project and the plain way of doing the same side by side.
+"""Measures speed: `python -m exp.benchmark` compares this project with a plain implementation of the same method.
 
-The plain way is that of the authors' released code (exp/reproduce/plain.py): clips are decoded when they are needed,
-tensors lie channel after channel, Adam goes from weight to weight, and test clips are scored one at a time, though here
-without a gradient. Ours is what Train.py and Evaluate.py do, from the loader to the losses or scores. Both compute in
-float32 under the same switches; rows in another precision say so.
+The plain way computes as the authors' released code does (exp/reproduce/plain.py): clips are decoded when they are
+needed, tensors are stored channels first, Adam updates one weight after another, and test clips are scored one at a
+time, although without gradients. Our way is that of Train.py and Evaluate.py, from the loader to the losses or scores.
+Both compute in float32 with the same settings of PyTorch; rows in another precision say so.
 
-Each run is a process with switches and memory of its own, and all ways take turns, so what slows the machine down for a
-while slows them all. A ratio is that of two neighbours in time. exp/reproduce/speed_tables.py shows the median and the
-range of all rounds. The frames, 360x240 like those of Ped2, are drawn in a temporary folder. On two
-CPU cores all of it takes about an hour.
+Each run is a separate process, and all ways take turns, so whatever slows the machine down for a while slows all of
+them. A ratio compares two runs of the same round. exp/reproduce/speed_tables.py shows the median and the range over all
+rounds. The frames, 360x240 like those of Ped2, are generated in a temporary folder. The whole benchmark takes about an
+hour on two CPU cores.
 """
 
 import argparse
@@ -46,16 +46,16 @@ from utils import InputError, Parser, progress, run_script, write_text, writing
 
 BATCH = 4  # clips in a training step
 STEPS = 20  # steps of training in a run, or chunks of test clips
-WARM_UP = 2  # batches before them: memory is taken, cuDNN chooses its algorithms, the processes of the loader start
+WARM_UP = 2  # batches before them: memory is allocated, cuDNN chooses its algorithms, the loader's processes start
 ROUNDS = 3
 READING, TRAINING, SCORING = "a clip from disk", "training", "scoring"
 CHANGING = "scoring where half of the frames update memory"  # the slowest case
-CLIPS = {READING: 1, TRAINING: BATCH, SCORING: CHUNK, CHANGING: CHUNK}  # that a time in the tables is for
-AT_EACH_SIZE = (TRAINING, SCORING)  # and with each part changed alone; the others at the first size, plain and ours
+CLIPS = {READING: 1, TRAINING: BATCH, SCORING: CHUNK, CHANGING: CHUNK}  # the clips that a time in the tables is for
+AT_EACH_SIZE = (TRAINING, SCORING)  # in every way; the others only at the first size, in the plain way and ours
 
 
 class Task(NamedTuple):
-    """What is timed."""
+    """What to time."""
 
     title: str
     settings: dict[str, Any]  # by the names of flags
@@ -65,7 +65,7 @@ class Task(NamedTuple):
 
 
 class Way(NamedTuple):
-    """How it is computed. Each field but `plain` is changed alone to see what it is worth."""
+    """How to compute it. To measure what each optimisation gives, every field but `plain` is changed by itself."""
 
     plain: bool = False  # loader, epoch and rule of scoring are the plain ones; Adam is not fused, no ReLU in place
     keeps_memory: bool = True
@@ -79,7 +79,7 @@ PLAIN = Way(plain=True, keeps_memory=False, channels_last=False, folded=False, c
 
 
 def ways_of(task: Task) -> dict[str, Way]:
-    """Plain, ours, and ours with one thing changed at a time, by the names that the tables have."""
+    """The plain way, ours, and ours with one field changed, by their names in the tables."""
     ways, kind = {"plain": PLAIN, "ours": Way()}, task.device.type
     if task.title not in AT_EACH_SIZE:
         return ways
@@ -96,7 +96,7 @@ def ways_of(task: Task) -> dict[str, Way]:
 
 
 def batches_of(task: Task, way: Way) -> DataLoader:
-    """The loader; the plain one has as many processes as the released code's."""
+    """The loader; the plain one has as many processes as that of the released code."""
     trains, settings = task.title == TRAINING, task.settings
     split = "training" if trains else "testing"
     count = 1 if task.title == READING else BATCH if trains else way.chunk
@@ -112,7 +112,7 @@ def batches_of(task: Task, way: Way) -> DataLoader:
 
 
 def untrained(task: Task, way: Way) -> tuple[ConvAE, Tensor]:
-    """Network and items as training starts with them."""
+    """The network and the items at the start of training."""
     torch.manual_seed(0)
     model = place(build_model(task.settings), task.device, way.precision)
     if not way.channels_last:
@@ -124,7 +124,7 @@ def untrained(task: Task, way: Way) -> tuple[ConvAE, Tensor]:
 
 
 def training(task: Task, way: Way) -> Callable[[DataLoader], float]:
-    """loader -> the mean loss of an epoch."""
+    """A function that trains for an epoch: loader -> mean loss."""
     model, items = untrained(task, way)
     fused = not way.plain and task.device.type != "mps"
     optimizer = torch.optim.Adam(model.parameters(), lr=task.settings["lr"], fused=fused)
@@ -133,7 +133,7 @@ def training(task: Task, way: Way) -> Callable[[DataLoader], float]:
 
 
 def scoring(task: Task, way: Way) -> Callable[[DataLoader], np.ndarray]:
-    """loader -> P, D and E of each clip, (n, 3)."""
+    """A function that scores clips: loader -> P, D and E of each clip, (n, 3)."""
     model, items = untrained(task, way)
     network = fold_batch_norms(model.eval()) if way.folded else model.eval()
     rule, settings = score_one_by_one if way.plain else score, Scoring(task.th, task.settings["alpha"])
@@ -147,7 +147,7 @@ def scoring(task: Task, way: Way) -> Callable[[DataLoader], np.ndarray]:
 
 
 def measure(task: Task, way: Way) -> tuple[float, int | None]:
-    """Seconds for CLIPS[title] clips, and the most memory of this process in bytes; see peak_memory."""
+    """The seconds for CLIPS[title] clips, and the peak memory of this process in bytes (see peak_memory)."""
     cv2.setNumThreads(0)  # as in the processes of a loader
     if way.keeps_memory and task.device.type == "cpu":
         keep_freed_memory()
@@ -155,7 +155,7 @@ def measure(task: Task, way: Way) -> tuple[float, int | None]:
     run: Callable = list if task.title == READING else (training if task.title == TRAINING else scoring)(task, way)
     run(list(islice(loader, WARM_UP)))
     start = time.perf_counter()
-    run(loader)  # ends with numbers on the CPU, so nothing is still under way on a GPU
+    run(loader)  # returns numbers on the CPU, so the GPU has finished
     seconds = time.perf_counter() - start
     return seconds * CLIPS[task.title] / len(cast(PlainClips, loader.dataset)), peak_memory(task.device)
 
@@ -165,7 +165,7 @@ def median_regular_score(task: Task) -> float:
 
 
 def flops_per_clip(task: Task) -> int:
-    """Floating-point operations of one clip."""
+    """The number of floating-point operations for one clip."""
     model, items = untrained(task._replace(device=torch.device("cpu")), Way())
     frames = torch.zeros(1, model.inputs, task.settings["h"], task.settings["w"])
     with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(task.title == TRAINING):
@@ -179,7 +179,7 @@ def flops_per_clip(task: Task) -> int:
 
 
 def times_as_fast(taken: Sequence[float], others: Sequence[float]) -> dict[str, float]:
-    """How many times as fast a way was as another, from the seconds of both in each round."""
+    """How many times as fast one way was as another, from the seconds of both in each round."""
     return median_of([other / own for own, other in zip(taken, others, strict=True)])
 
 
@@ -188,9 +188,9 @@ def median_of(values: Sequence[float]) -> dict[str, float]:
 
 
 def side_by_side(task: Task, bar: tqdm) -> dict[str, Any]:
-    """Run all ways in turns. Returns what exp.reproduce.speed_tables shows of it.
+    """Run all ways in turns. Returns a table for exp.reproduce.speed_tables.
 
-    What the machine can do at most is measured in the same rounds, since it changes where others share the machine.
+    The peak speed of the machine is measured in the same rounds, since it changes if others share the machine.
     """
     ways, size, clips, peak = ways_of(task), task.settings["h"], CLIPS[task.title], 0.0
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -228,7 +228,7 @@ def tasks_of(sizes: Sequence[int], device: torch.device, folder: str) -> list[Ta
 
 
 def frames_of_a_run() -> synthetic.Size:
-    """Two videos of n frames have 2 (n - 4) clips: STEPS batches for training and as many chunks for scoring."""
+    """The size of the data set. Two videos of n frames have 2 (n - 4) clips, here STEPS batches or chunks."""
     return synthetic.Size(240, 2, STEPS * BATCH // 2 + 4, 2, STEPS * CHUNK // 2 + 4)
 
 

@@ -1,4 +1,4 @@
-"""One training writes to a directory at a time: train.lock in it is held as long as that training's process lives."""
+"""Only one training at a time writes to a directory: its process keeps train.lock in it locked."""
 
 import contextlib
 import os
@@ -11,10 +11,10 @@ from utils import InputError, writing
 
 
 class Lock:
-    """Held by the one training that writes to a directory; the system releases it when its process ends in any way."""
+    """The lock of a directory, held by a training; the system releases it when the process ends, however it ends."""
 
     def __init__(self, directory: Path) -> None:
-        """Raises InputError, which names the process, where another training holds it."""
+        """Raises InputError, which names the process, if another training holds the lock."""
         path = directory / "train.lock"
         with writing(path):
             self.file: IO[str] = open(path, "a+", encoding="utf-8")  # noqa: SIM115
@@ -29,7 +29,7 @@ class Lock:
 
 
 def check_free(directory: Path) -> None:
-    """Raise InputError where another training holds the lock of a directory. Nothing is written."""
+    """Raise InputError if another training holds the lock of a directory. Nothing is written."""
     with contextlib.suppress(FileNotFoundError), open(directory / "train.lock", "r+", encoding="utf-8") as file:
         _lock_for(directory, file)
 
@@ -48,7 +48,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def _lock(file: IO[str]) -> None:
-        file.seek(2**20)  # a byte beyond the text, which others must be able to read
+        file.seek(2**20)  # a byte beyond the text, since other processes must be able to read the text
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         file.seek(0)
 else:

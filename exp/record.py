@@ -1,4 +1,4 @@
-"""What the directory of a run says of it, for those who read runs; exp/run.py writes them and lists their files."""
+"""Reads the flags, starts and metrics in the directory of a run; exp/run.py writes them and describes the files."""
 
 import json
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ FREE = (  # flags that may differ when a run is resumed
 
 
 class Record(NamedTuple):
-    """What the directory of a run says about it."""
+    """The content of flags.json, starts.jsonl and metrics.jsonl of a run."""
 
     flags: dict[str, Any]
     starts: list[dict[str, Any]]  # epoch, commit, torch, device
@@ -39,7 +39,7 @@ def read_record(directory: Path) -> Record:
 
 
 def read_flags(directory: Path) -> dict[str, Any]:
-    """What the run was started with. Raises InputError when there is no run, or its flags.json is damaged."""
+    """The flags of a run, by name. Raises InputError when there is no run, or its flags.json is damaged."""
     path = directory / "flags.json"
     if not path.is_file():
         raise InputError(f"no run in {directory}: it has no flags.json")
@@ -62,7 +62,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def parse_line(line: str) -> dict[str, Any] | None:
-    """A line of starts.jsonl or metrics.jsonl as a dict; None where it is torn."""
+    """A line of starts.jsonl or metrics.jsonl as a dict; None if it is incomplete."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -71,8 +71,8 @@ def parse_line(line: str) -> dict[str, Any] | None:
 
 
 def contradiction(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """The first flag, FREE ones aside, in which a run with flags `before` differs from one with `now`; None if none.
+    """The first flag that differs between `before` and `now`, except those in FREE; None if there is none.
 
-    A flag that was not there yet when a run was made says nothing.
+    A flag that did not exist when the run was made is not compared.
     """
     return next((name for name in now if name not in FREE and before.get(name, now[name]) != now[name]), None)

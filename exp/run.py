@@ -1,20 +1,20 @@
 """A run: one directory with all that training writes.
 
     exp/<dataset_type>/<method>/<exp_dir>/
-        flags.json      what the run was started with: a directory that holds it is a run
+        flags.json      the flags of the run; a directory with this file is a run
         starts.jsonl    one line for each time it was started or resumed: epoch, commit, PyTorch, device
-        train.log       what it said
+        train.log       its messages
         metrics.jsonl   one JSON line per epoch
-        model.pth       the network after the last finished epoch, with all that Evaluate.py must know of it
+        model.pth       the network after the last finished epoch, and the settings that Evaluate.py needs
         m_items.pt      its memory items
-        checkpoint.pt   the same with optimiser and scheduler, to resume from
-        calibration.pt  scores of normal clips under them, which thresholds come from (exp/scoring/calibration.py)
-        figures/        training.png, and what Evaluate.py draws beside its scores.csv and evaluation.json
-        train.lock      held while a training writes here; says which process (exp/lock.py)
+        checkpoint.pt   network, items, optimiser and scheduler, from which training is resumed
+        calibration.pt  the scores of normal clips, from which thresholds are taken (exp/scoring/calibration.py)
+        figures/        training.png and the figures of Evaluate.py, whose scores.csv and evaluation.json are here too
+        train.lock      locked by the process that is training here (exp/lock.py)
 
-Every file is written under a temporary name and renamed, checkpoint first: a kill at any moment leaves whole files, and
-resuming brings the others in line with the checkpoint. exp/checkpoints.py has what the files hold, and exp/record.py
-reads what a run says about itself.
+Every file is written under a temporary name and then renamed, the checkpoint first. So a kill at any moment leaves
+complete files, and resuming brings the others in line with the checkpoint. exp/checkpoints.py defines the contents of
+the .pt and .pth files, and exp/record.py reads the others.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from exp.lock import Lock
 from exp.record import contradiction, parse_line, read_flags
 from utils import InputError, reading, remove_parts, write_text, write_whole, writing
 
-RUN_FILES = (  # what a run consists of, beside flags.json
+RUN_FILES = (  # the files of a run, besides flags.json
     "checkpoint.pt",
     "model.pth",
     "m_items.pt",
@@ -46,7 +46,7 @@ RUN_FILES = (  # what a run consists of, beside flags.json
     "starts.jsonl",
     "train.log",
 )
-WRITTEN = (  # patterns of all that a run and its evaluation write, which --overwrite removes
+WRITTEN = (  # patterns of all files that a run and its evaluation write, which --overwrite removes
     *RUN_FILES,
     "scores.csv",
     "evaluation.json",
@@ -74,7 +74,7 @@ def run_directory(dataset_type: str, method: str, exp_dir: str) -> Path:
 def environment(device: torch.device) -> dict[str, str | None]:
     """What a result depends on besides its flags: the commit ("+": files differ from it), PyTorch, the device."""
     git = ["git", "-C", str(Path(__file__).parent)]
-    results = ":(top,exclude)*.md", ":(top,exclude)exp/results"  # written after each run, and no part of the program
+    results = ":(top,exclude)*.md", ":(top,exclude)exp/results"  # written after each run; they change no result
     commit = None
     try:
         asked = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
@@ -86,19 +86,19 @@ def environment(device: torch.device) -> dict[str, str | None]:
 
 
 def call(script: str, *arguments: object) -> None:
-    """Run Train.py or Evaluate.py in a process of its own. Raises InputError when it fails, having said why itself."""
+    """Run Train.py or Evaluate.py in a separate process. Raises InputError if it fails; it prints the reason itself."""
     command = [sys.executable, str(Path(__file__).parents[1] / script), *map(str, arguments)]
     if subprocess.run(command).returncode:
         raise InputError(f"{script} failed, its message is above; this was: {shlex.join(command[1:])}")
 
 
-# A run under way ------------------------------------------------------------------------------------------------------
+# A run in progress ----------------------------------------------------------------------------------------------------
 
 
 class Run:
-    """The directory of a run. Making a Run only looks; `begin` removes what is to be discarded and writes.
+    """The directory of a run. Creating a Run only reads; `begin` removes the files to discard, and writes.
 
-    `writes` is False in processes that train along but write nothing (ranks above 0).
+    `writes` is False in the processes that write nothing: those of rank 1 and above.
     """
 
     def __init__(
@@ -109,10 +109,10 @@ class Run:
         overwrite: bool = False,
         writes: bool = True,
     ) -> None:
-        """Raises InputError where the flags do not fit what is in the directory, or another process trains there."""
+        """Raises InputError if the flags contradict the run in the directory, or another process is training there."""
         self.directory, self.flags, self.writes = Path(directory), dict(flags), writes
         self.resume, self.overwrite, self.began = resume, overwrite, False
-        self.state: dict[str, Any] | None = None  # what the checkpoint held
+        self.state: dict[str, Any] | None = None  # the content of the checkpoint
         self.lock = Lock(self.directory) if writes and self._holds_a_run() else None
         self._check()
 
@@ -147,9 +147,9 @@ class Run:
             )
 
     def expect_data(self, digest: str, may_differ: bool = False) -> None:
-        """Remember which data the run is trained on, by their digest (data.cache.content_digest).
+        """Record the digest of the training data (data.cache.content_digest).
 
-        Raises InputError where a run that is resumed was trained on other data, unless they may differ.
+        Raises InputError if the run that is resumed was trained on other data, unless the data may differ.
         """
         before = read_flags(self.directory).get("data") if self.resume else None
         if before not in (None, digest) and not may_differ:
@@ -160,9 +160,9 @@ class Run:
         self.flags["data"] = digest
 
     def begin(self, device: torch.device) -> None:
-        """Train from here on: remove the run that is to be discarded, and write what this one was started with.
+        """Remove the run that is to be discarded, and write the flags of this one. Raises InputError.
 
-        The last step before training, after everything else is known to be right. Raises InputError.
+        This is the last step before training, when everything else has worked.
         """
         if not self.writes:
             return
@@ -187,7 +187,7 @@ class Run:
         self._write_text("starts.jsonl", "".join(f"{line}\n" for line in (*whole, now)))
 
     def to_discard(self) -> list[Path]:
-        """The files of the run that is in the directory which `begin` removes: none where it continues that run."""
+        """The files of an earlier run that `begin` removes; none if that run is continued."""
         if self.resume or not self._holds_a_run():
             return []
         found = [path for pattern in WRITTEN for path in sorted(self.directory.glob(pattern))]
@@ -211,7 +211,7 @@ class Run:
         return self.state["history"] if self.state else []
 
     def log(self, text: str) -> None:
-        """Say it on the terminal (above any progress bar) and, once the run has begun, in train.log."""
+        """Print a message, above any progress bar, and append it to train.log once the run has begun."""
         if self.writes:
             tqdm.write(text)
         if self.began:
@@ -227,7 +227,7 @@ class Run:
         scheduler: torch.optim.lr_scheduler.LRScheduler,
         metrics: dict[str, Any],
     ) -> None:
-        """Keep the state after an epoch, of which `metrics` is a dict of numbers and lists. Raises InputError."""
+        """Write the state after an epoch; metrics: numbers and lists by name. Raises InputError."""
         history = [*self.history, metrics]
         self.state = {
             "format": FORMAT,

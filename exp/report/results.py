@@ -1,4 +1,4 @@
-"""What an evaluation leaves: the files of its results, its figures, and what it says on the terminal."""
+"""The output of an evaluation: its files, its figures and its lines on the terminal."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,7 +17,7 @@ from exp.scoring.evaluation import Evaluation
 from exp.scoring.score import Scored
 from exp.scoring.split import Split
 
-RESULTS = (  # patterns of what an evaluation writes; those of the one before are removed, so that results never mix
+RESULTS = (  # patterns of the files of an evaluation; those of an earlier one are removed, so that results never mix
     "scores.csv",
     "alarms.csv",
     "evaluation.json",
@@ -28,12 +28,12 @@ RESULTS = (  # patterns of what an evaluation writes; those of the one before ar
 
 
 class Found(NamedTuple):
-    """What an evaluation found."""
+    """Everything that an evaluation has computed."""
 
     result: Evaluation
     decisions: Decisions | str  # the alarms of a calibrated threshold, or why there is none
     beside: Beside
-    about: dict[str, Any]  # what evaluation.json says beside the metrics
+    about: dict[str, Any]  # data, model, settings and environment, for evaluation.json
 
     @property
     def decided(self) -> Decisions | None:
@@ -41,7 +41,7 @@ class Found(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What is drawn of an evaluation."""
+    """What to draw."""
 
     figures: bool  # figures and report.html
     videos: bool  # annotated videos
@@ -49,7 +49,7 @@ class Drawn(NamedTuple):
 
 
 def write_results(directory: Path, found: Found) -> None:
-    """scores.csv, evaluation.json and, where a threshold is calibrated, alarms.csv."""
+    """Write scores.csv, evaluation.json and, if there is a calibrated threshold, alarms.csv."""
     if found.decided:
         write_alarms(directory / "alarms.csv", found.result.videos, found.decided.alarms)
     write_scores(directory / "scores.csv", found.result)
@@ -59,9 +59,9 @@ def write_results(directory: Path, found: Found) -> None:
 def draw_results(
     directory: Path, found: Found, split: Split, replay: Callable[[int], Iterator[Scored]], drawn: Drawn
 ) -> None:
-    """Annotated videos, figures and report.html, as far as they are asked for.
+    """Write annotated videos, figures and report.html, if `drawn` asks for them.
 
-    replay: place of a video in `found.result.videos` -> its frames, scored again.
+    replay: scores a video again; it takes the index of the video in `found.result.videos`.
     """
     result, frame_at = found.result, partial(outlined_frame, split)
     if drawn.videos:
@@ -78,13 +78,13 @@ def draw_results(
 
 
 def outlined_frame(split: Split, video: int, frame: int) -> np.ndarray:
-    """A frame of a video, given by its place, with the outline of its mask: uint8 (h, w, 3) BGR."""
+    """A frame with the outline of its mask, uint8 (h, w, 3) BGR; video: its index in split.clips.videos."""
     of = split.clips.videos[video]
     return outlined(read_picture(of.path(frame)), mask_at(split.masks, of.name, frame))
 
 
 def summary(found: Found, directory: Path, drawn: Drawn) -> list[str]:
-    """What is said of an evaluation whose results are in a directory, a line each."""
+    """The lines that Evaluate.py prints at the end; directory: where the results are."""
     frames, videos = sum(map(len, found.result.frames)), len(found.result.videos)
     lines = [f"scores of {frames} frames of {videos} video{'s' * (videos > 1)}: {directory / 'scores.csv'}"]
     lines += metric_lines(found.result, found.beside, found.about["unlike_the_paper"])

@@ -1,4 +1,4 @@
-"""What a machine can do, for exp.benchmark: a function in a process of its own, memory taken, operations per second."""
+"""For exp.benchmark: runs a function in a separate process, and measures memory and the peak speed of the machine."""
 
 import contextlib
 import multiprocessing
@@ -17,23 +17,23 @@ START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() 
 
 
 def alone(function: Callable, *arguments: Any) -> Any:
-    """What the function returns, called in a process of its own."""
+    """Call a function in a separate process and return its result."""
     context = multiprocessing.get_context(START)
     if START == "forkserver":
-        context.set_forkserver_preload(["exp.benchmark"])  # which takes seconds to import: once for all
+        context.set_forkserver_preload(["exp.benchmark"])  # importing it takes seconds, so it is done once
     with ProcessPoolExecutor(1, context, _end_with_parent) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def _end_with_parent() -> None:
-    """What a process does first: it will end when the one that started it does, even by a kill."""
+    """Make this process end when the one that started it ends, even if that was killed."""
     parent = cast(multiprocessing.process.BaseProcess, multiprocessing.parent_process())
     wait = multiprocessing.connection.wait
     threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """The most memory this process has held so far, bytes: of the GPU, or in all; None where that is not known."""
+    """The peak memory of this process so far, in bytes: on the GPU, or else in total; None if it is unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with contextlib.suppress(ImportError):
@@ -44,7 +44,7 @@ def peak_memory(device: torch.device) -> int | None:
 
 
 def peak_flops_per_second(device: torch.device) -> float:
-    """The most floating-point operations per second in a large matrix product in float32."""
+    """The floating-point operations per second of the fastest of five large matrix products in float32."""
     torch.backends.cuda.matmul.allow_tf32 = False
     size, times = 1024 if device.type == "cpu" else 8192, []
     matrix = torch.rand(size, size, device=device)

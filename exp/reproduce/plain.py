@@ -1,8 +1,8 @@
-"""The plain way, which exp.benchmark compares this project with: how the authors' released code trains and loads.
+"""The plain way, with which exp.benchmark compares this project: it loads and trains as the authors' code does.
 
-Each clip is decoded and resized by loader processes whenever it is needed, and the memory is updated item after item.
-With exp.scoring.score.score_one_by_one, which scores one test clip at a time, it gives the same losses and scores as
-this project.
+Each clip is decoded and resized by the loader's processes whenever it is needed, and the memory is updated one item
+after another. Losses are the same as those of Train.py. The plain way to score one test clip at a time is
+exp.scoring.score.score_one_by_one.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from model.convae import ConvAE
 
 
 class PlainClips(Dataset):
-    """Clips that are decoded and resized each time, uint8 (t_length·c, H, W). size: height and width in pixels."""
+    """Clips, uint8 (t_length·c, H, W), decoded and resized at each access. size: height and width in pixels."""
 
     def __init__(self, videos: list[Video], t_length: int, size: tuple[int, int]) -> None:
         self.width_and_height = size[::-1]
@@ -37,7 +37,7 @@ class PlainClips(Dataset):
 
 
 def plain_update(queries: Tensor, items: Tensor) -> Tensor:
-    """model.memory.update, item after item: queries (K, C) and items (M, C) -> the updated items (M, C)."""
+    """model.memory.update, one item after another: queries (K, C) and items (M, C) -> the updated items (M, C)."""
     similarity = queries @ items.T
     weight, nearest = similarity.softmax(dim=0), similarity.argmax(dim=1)
     moved = items.clone()

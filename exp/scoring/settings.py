@@ -1,4 +1,4 @@
-"""How frames are scored and what makes an alarm, as the flags of Evaluate.py say it."""
+"""The flags of Evaluate.py for scores, alarms and streams, and the Scoring that they give."""
 
 import argparse
 
@@ -9,7 +9,7 @@ from exp.scoring.trained import Trained
 
 
 def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
-    """The fields of Scoring, and how clips are loaded for it."""
+    """Flags for the fields of Scoring, and for loading clips."""
     score = parser.add_argument_group("scores")
     score.add_argument(
         "--alpha",

@@ -1,4 +1,4 @@
-"""The test split of a data set: the clips that are scored, and what is known of their frames."""
+"""The test split of a data set: its clips, and the labels, times and masks of their frames."""
 
 import argparse
 from collections.abc import Mapping
@@ -24,20 +24,20 @@ class Split(NamedTuple):
 
     clips: Clips
     loader: Batches  # of all clips in order
-    labels: Labels | None  # {name of a video: uint8 (frames,), or None where it is unlabelled}; None without any
+    labels: Labels | None  # {name of a video: uint8 (frames,), or None if it is unlabelled}; None without labels
     seconds: list[np.ndarray]  # the time of every frame
     masks: Masks
-    wrong_masks: str  # why there are no pixel metrics though there are masks; "" where the masks fit
-    chosen: list[tuple[int, int]]  # the frames to draw, (place of the video, index of the frame); may be empty
+    wrong_masks: str  # why the masks do not fit the frames; "" if they fit, or if there are none
+    chosen: list[tuple[int, int]]  # the frames to draw, (index of the video, index of the frame); may be empty
 
     def masks_to_count(self) -> Masks:
-        """The masks that pixel metrics are computed from: all, or none where some do not fit."""
+        """The masks from which pixel-level metrics are computed: all, or none if some do not fit."""
         return {} if self.wrong_masks else self.masks
 
 
 def load_split(args: argparse.Namespace, shape: Mapping[str, Any], device: torch.device) -> Split:
-    """The test split that the flags name, for a network of this shape. Raises InputError."""
-    videos = split_videos(args.dataset_path, args.dataset_type, "testing")  # those without a clip too
+    """The test split that the flags of Evaluate.py name, for a network of this shape. Raises InputError."""
+    videos = split_videos(args.dataset_path, args.dataset_type, "testing")  # also those that are too short for a clip
     labels = frame_labels(args.dataset_path, args.dataset_type, videos, args.avenue_labels, seconds_at(args.fps))
     clips = open_split(flags.source_of(args), "testing", shape)
     chosen = find_frames(args.frames or [], clips)
@@ -48,7 +48,7 @@ def load_split(args: argparse.Namespace, shape: Mapping[str, Any], device: torch
 
 
 def times_of(videos: list[Video], args: argparse.Namespace) -> list[np.ndarray]:
-    """The time of every frame of each video in seconds: by --fps, as kept beside the frames, or by an assumed rate."""
+    """The time of every frame of each video, in seconds: from --fps, from the stored times, or from an assumed rate."""
     usual = args.fps or flags.defaults("pred", args.dataset_type)["fps"]
     if args.fps:
         return [np.arange(len(video.frames)) / usual for video in videos]
