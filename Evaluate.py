@@ -17,7 +17,7 @@ from exp.checkpoints import SHAPE
 from exp.device import make_deterministic, pick_device
 from exp.dry_run import describe_evaluation
 from exp.estimate import check_memory
-from exp.report.files import Beside
+from exp.report.files import FurtherMetrics
 from exp.report.recorder import Recorder, record
 from exp.report.results import RESULTS, Drawn, Found, draw_results, summary, write_results
 from exp.run import environment, run_directory
@@ -144,8 +144,8 @@ def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scori
         if trained.normal:
             decisions = decide(result, trained.normal, scoring, args.false_alarm_rate, args.merge_gap)
         several = protocols(result, scoring, decisions.scores if decisions else None)
-        beside = Beside(several, pixels.metrics(), split.wrong_masks or pixels.problem)
-        found = Found(result, decisions or trained.no_calibration, beside, about)
+        further = FurtherMetrics(several, pixels.metrics(), split.wrong_masks or pixels.problem)
+        found = Found(result, decisions or trained.no_calibration, further, about)
         write_results(output, found)
         draw_results(output, found, split, again, drawn)
     print(*summary(found, args.output_dir, drawn), sep="\n")

@@ -20,7 +20,7 @@ from data.stream import Frame
 from exp.flags import Span
 from exp.report import page_stream
 from exp.report.encoder import VideoFile
-from exp.report.files import Beside
+from exp.report.files import FurtherMetrics
 from exp.report.page import Picture, Result, thumbnail, write_page
 from exp.report.page_evaluation import page_of_evaluation
 from exp.report.page_stream import FRAMES, PICTURES, History
@@ -80,11 +80,11 @@ NOISE = np.random.default_rng(0).integers(0, 256, (480, 856, 3), dtype=np.uint8)
 DETAILED = thumbnail(cv2.GaussianBlur(NOISE, (0, 0), 3))  # a picture with more detail than a street has
 
 
-def page_of(result, normal=None, without="", beside=None):
+def page_of(result, normal=None, without="", further=None):
     """The page of an evaluation and what was decided; without: why there is no calibration."""
     decisions = None if without else decide(result, normal or calibration(), SCORING, RATE, GAP)
-    beside = beside or Beside(protocols(result, SCORING, decisions.scores if decisions else None))
-    return page_of_evaluation(result, decisions or without, ABOUT, beside, picture_of), decisions
+    further = further or FurtherMetrics(protocols(result, SCORING, decisions.scores if decisions else None))
+    return page_of_evaluation(result, decisions or without, ABOUT, further, picture_of), decisions
 
 
 def picture_of(video, frame):
@@ -212,7 +212,7 @@ def test_a_video_of_one_frame_is_a_dot(browser, tmp_path):
 def test_the_result_is_at_the_top_with_all_that_is_known(browser, tmp_path):
     result = evaluation()
     found, pixels = protocols(result, SCORING, None), PixelMetrics(0.81, 0.62, 0.73, 0.01, 97, 2)
-    page, _ = page_of(result, beside=Beside(found, pixels))
+    page, _ = page_of(result, further=FurtherMetrics(found, pixels))
     auc, copied, eer, precision, macro, pixel = page.results
     assert auc == Result("AUC", *found.network["published"])
     assert auc.value == pytest.approx(result.metrics.auc)
@@ -238,7 +238,7 @@ def test_the_result_is_at_the_top_with_all_that_is_known(browser, tmp_path):
 
 def test_what_is_not_known_is_not_at_the_top():
     of_recon = evaluation()._replace(psnr_of_copy=None)
-    page, _ = page_of(of_recon, beside=Beside(protocols(of_recon, SCORING, None), None, "3 masks are missing"))
+    page, _ = page_of(of_recon, further=FurtherMetrics(protocols(of_recon, SCORING, None), None, "3 masks are missing"))
     assert [one.name for one in page.results] == ["AUC", "EER", "average precision", "macro AUC"]
     assert page.remarks == ["unlike the paper: th 0.02", "no pixel-level AUC: 3 masks are missing"]
     one_video = evaluation(names=["01"], lengths=(60,))

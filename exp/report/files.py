@@ -119,8 +119,8 @@ def alarm_row(video: str, alarm: Alarm) -> tuple:
     return video, alarm.start, alarm.end, alarm.peak, score, *seconds
 
 
-class Beside(NamedTuple):
-    """The measurements besides the published metrics."""
+class FurtherMetrics(NamedTuple):
+    """Metrics beyond those of the paper."""
 
     protocols: Protocols
     pixels: PixelMetrics | None = None
@@ -128,7 +128,7 @@ class Beside(NamedTuple):
 
 
 def write_evaluation(
-    path: Path, result: Evaluation, decisions: Decisions | None, about: dict[str, Any], beside: Beside
+    path: Path, result: Evaluation, decisions: Decisions | None, about: dict[str, Any], further: FurtherMetrics
 ) -> None:
     """Write evaluation.json: what was evaluated, the metrics, and the alarms under a calibrated threshold.
 
@@ -136,7 +136,7 @@ def write_evaluation(
     """
     protocols = {
         who: {name: estimate._asdict() for name, estimate in found.items()}
-        for who, found in beside.protocols._asdict().items()
+        for who, found in further.protocols._asdict().items()
     }
     calibrated = None
     if decisions:
@@ -149,14 +149,14 @@ def write_evaluation(
         "auc_of_videos": auc_by_video(result),
         "calibrated": calibrated,
         "protocols": protocols,
-        "pixels": beside.pixels._asdict() if beside.pixels else None,
+        "pixels": further.pixels._asdict() if further.pixels else None,
     }
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def metric_lines(result: Evaluation, found: Beside, unlike: str = "") -> list[str]:
+def metric_lines(result: Evaluation, further: FurtherMetrics, unlike: str = "") -> list[str]:
     """The metrics of an evaluation as lines of text; unlike: a note on settings unlike the paper's."""
-    return [*frame_lines(result, found.protocols, unlike), *pixel_lines(found, unlike)]
+    return [*frame_lines(result, further.protocols, unlike), *pixel_lines(further, unlike)]
 
 
 def frame_lines(result: Evaluation, protocols: Protocols, unlike: str = "") -> list[str]:
@@ -171,19 +171,19 @@ def frame_lines(result: Evaluation, protocols: Protocols, unlike: str = "") -> l
     if result.metrics is None:
         which, count = "abnormal" if labels[0][0] else "normal", sum(map(len, labels))
         return [f"all {count} labelled frames are {which}{apart}, so no AUC: it needs frames of both classes"]
-    metrics, beside = result.metrics, f" ({unlike})" if unlike else ""
-    lines = [f"AUC{beside}: {100 * metrics.auc:.4f} %", *interval_lines(protocols.network["published"])]
+    metrics, note = result.metrics, f" ({unlike})" if unlike else ""
+    lines = [f"AUC{note}: {100 * metrics.auc:.4f} %", *interval_lines(protocols.network["published"])]
     if protocols.copy:
         lines.append(f"copying the previous frame instead: AUC {100 * protocols.copy['published'].auc:.1f} %")
-    lines.append(f"EER{beside}: {100 * metrics.eer:.4f} %")
-    lines.append(f"average precision{beside}: {100 * metrics.average_precision:.4f} %")
+    lines.append(f"EER{note}: {100 * metrics.eer:.4f} %")
+    lines.append(f"average precision{note}: {100 * metrics.average_precision:.4f} %")
     if metrics.macro_auc is not None:
         videos = f"{metrics.macro_videos} of {len(result.videos)} videos"
         one_class = len(labels) - metrics.macro_videos
         others = [f"{one_class} with frames of one class only"] * bool(one_class)
         others += [f"{unlabelled} unlabelled"] * bool(unlabelled)
         left_out = f"; left out: {', '.join(others)}" if others else ""
-        lines.append(f"macro AUC{beside}: {100 * metrics.macro_auc:.4f} % (mean over {videos}{left_out})")
+        lines.append(f"macro AUC{note}: {100 * metrics.macro_auc:.4f} % (mean over {videos}{left_out})")
     return lines
 
 
@@ -195,16 +195,16 @@ def interval_lines(estimate: Estimate) -> list[str]:
     return [f"{100 * LEVEL:.0f} % bootstrap interval of this AUC over test videos: {ends}"]
 
 
-def pixel_lines(found: Beside, unlike: str = "") -> list[str]:
+def pixel_lines(further: FurtherMetrics, unlike: str = "") -> list[str]:
     """The pixel-level metrics, or why there are none although there are masks."""
-    if found.no_pixels or not found.pixels:
-        return [f"no pixel-level AUC: {found.no_pixels}"] if found.no_pixels else []
-    pixels, beside = found.pixels, f" ({unlike})" if unlike else ""
+    if further.no_pixels or not further.pixels:
+        return [f"no pixel-level AUC: {further.no_pixels}"] if further.no_pixels else []
+    pixels, note = further.pixels, f" ({unlike})" if unlike else ""
     if pixels.error is None:
         kind = "abnormal" if pixels.abnormal else "normal"
         return [f"no pixel-level AUC: all pixels of the masks of {pixels.frames} frames are {kind}"]
     values = (("squared error", pixels.error), ("feature distance", pixels.distance), ("error of copying", pixels[2]))
-    lines = [f"pixel-level AUC of the {name}{beside}: {100 * v:.4f} %" for name, v in values if v is not None]
+    lines = [f"pixel-level AUC of the {name}{note}: {100 * v:.4f} %" for name, v in values if v is not None]
     counted = f"all pixels of {pixels.frames} frames of {pixels.videos} videos, {100 * pixels.abnormal:.2f} % abnormal"
     return [f"{lines[0]} ({counted})", *lines[1:]]
 

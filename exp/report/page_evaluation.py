@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from exp.report.files import Beside, frame_lines, pixel_lines
+from exp.report.files import FurtherMetrics, frame_lines, pixel_lines
 from exp.report.page import Curve, Page, Picture, Result, thumbnail
 from exp.report.score_curves import peaks
 from exp.scoring.alarms import Decisions
@@ -17,7 +17,7 @@ def page_of_evaluation(
     result: Evaluation,
     decisions: Decisions | str,
     about: Mapping[str, Any],
-    beside: Beside,
+    further: FurtherMetrics,
     frame_at: Callable[[int, int], np.ndarray],
 ) -> Page:
     """The page of an evaluated data set.
@@ -54,16 +54,16 @@ def page_of_evaluation(
     facts = {"data set": name, "labels": labels if name == "avenue" else None, **others}
     remarks = [f"unlike the paper: {unlike}"] if unlike else []
     if not result.metrics:
-        remarks += frame_lines(result, beside.protocols)
-    if not (beside.pixels and beside.pixels.error is not None):
-        remarks += pixel_lines(beside)
+        remarks += frame_lines(result, further.protocols)
+    if not (further.pixels and further.pixels.error is not None):
+        remarks += pixel_lines(further)
     rule = decisions if isinstance(decisions, str) else decisions.rule
-    return Page(one_line(name), _results(result, beside), remarks, facts, rule, curves)
+    return Page(one_line(name), _results(result, further), remarks, facts, rule, curves)
 
 
-def _results(result: Evaluation, beside: Beside) -> list[Result]:
+def _results(result: Evaluation, further: FurtherMetrics) -> list[Result]:
     """The known metrics, the most important first."""
-    metrics, pixels, (network, copy) = result.metrics, beside.pixels, beside.protocols
+    metrics, pixels, (network, copy) = result.metrics, further.pixels, further.protocols
     found = []
     if metrics:
         found.append(Result("AUC", *network["published"]))

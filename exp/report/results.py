@@ -9,7 +9,7 @@ import numpy as np
 
 from data.masks import mask_at
 from data.pictures import read_picture
-from exp.report.files import Beside, alarm_lines, metric_lines, write_alarms, write_evaluation, write_scores
+from exp.report.files import FurtherMetrics, alarm_lines, metric_lines, write_alarms, write_evaluation, write_scores
 from exp.report.page import write_page
 from exp.report.video import annotate_all, outlined
 from exp.scoring.alarms import Decisions
@@ -32,7 +32,7 @@ class Found(NamedTuple):
 
     result: Evaluation
     decisions: Decisions | str  # the alarms of a calibrated threshold, or why there is none
-    beside: Beside
+    further: FurtherMetrics
     about: dict[str, Any]  # data, model, settings and environment, for evaluation.json
 
     @property
@@ -53,7 +53,7 @@ def write_results(directory: Path, found: Found) -> None:
     if found.decided:
         write_alarms(directory / "alarms.csv", found.result.videos, found.decided.alarms)
     write_scores(directory / "scores.csv", found.result)
-    write_evaluation(directory / "evaluation.json", found.result, found.decided, found.about, found.beside)
+    write_evaluation(directory / "evaluation.json", found.result, found.decided, found.about, found.further)
 
 
 def draw_results(
@@ -73,7 +73,7 @@ def draw_results(
 
         look = Look(split.chosen, found.about["unlike_the_paper"], drawn.format, split.masks)
         draw_evaluation(directory / "figures", result, found.decided, replay, frame_at, look)
-        page = page_of_evaluation(result, found.decisions, found.about, found.beside, frame_at)
+        page = page_of_evaluation(result, found.decisions, found.about, found.further, frame_at)
         write_page(directory / "report.html", page)
 
 
@@ -87,7 +87,7 @@ def summary(found: Found, directory: Path, drawn: Drawn) -> list[str]:
     """The lines that Evaluate.py prints at the end; directory: where the results are."""
     frames, videos = sum(map(len, found.result.frames)), len(found.result.videos)
     lines = [f"scores of {frames} frames of {videos} video{'s' * (videos > 1)}: {directory / 'scores.csv'}"]
-    lines += metric_lines(found.result, found.beside, found.about["unlike_the_paper"])
+    lines += metric_lines(found.result, found.further, found.about["unlike_the_paper"])
     lines += alarm_lines(found.decided) if found.decided else [f"no calibrated threshold: {found.decisions}"]
     lines += [f"figures: {directory / 'figures'}"] * drawn.figures
     lines += [f"annotated videos: {directory / 'videos'}"] * drawn.videos
