@@ -223,5 +223,5 @@ def add_device_flags(run: argparse._ArgumentGroup) -> None:
     run.add_argument(
         "--compile",
         action="store_true",
-        help="compile the network first, which takes minutes and makes the steps faster",
+        help="compile the network first, which takes minutes; for GPUs, since steps on a CPU are no faster",
     )

@@ -54,7 +54,7 @@ def draw_wins(path: Path, wins: dict[str, Wins]) -> None:
         share = 100 * wins[split].share
         bars = axes.bar(np.arange(count) + 0.44 * side, share, label=f"{split} clips", **look)
         if count <= 12:
-            # the line of equal shares
+            # the white boxes of the labels interrupt the line of equal shares
             over: dict[str, Any] = {"bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1}}
             axes.bar_label(bars, [f"{value:.1f}" for value in share], fontsize=8, padding=3, **over)
     axes.set_xticks(range(0, count, 1 + count // 40))
