@@ -170,7 +170,8 @@ def conclude(run: Run, model: ConvAE, items: Tensor, normal: Clips, args: argpar
     if trained or not calibration.path_beside(model_path).is_file():
         run.log(f"calibrating on {len(normal)} clips of {len(normal.videos)} videos")
         loader = testing_loader(normal, args.batch_size, args.num_workers, items.device)
-        network, scoring = fold_batch_norms(model.eval()), published(vars(args))
+        network = place(fold_batch_norms(model.eval()), items.device, "fp32")  # the default of Evaluate.py
+        scoring = published(vars(args))
         try:
             found = calibration.calibrate(network, items, loader, scoring, held_out=args.calibration_share > 0)
         except KeyboardInterrupt:

@@ -146,6 +146,14 @@ def test_training_ends_with_the_scores_of_its_clips(dataset):
         np.testing.assert_allclose(part, getattr(alone, name)[0], rtol=1e-4)
 
 
+def test_a_training_in_bf16_is_calibrated_in_float32_as_it_is_evaluated(dataset):
+    assert train("--precision", "bf16") == 0
+    found = stored()["psnr"]
+    (run_of() / "calibration.pt").unlink()
+    assert command(run_of(), "--num_workers_test", 0) == 0
+    np.testing.assert_allclose(stored()["psnr"], found, rtol=1e-5)
+
+
 def test_held_out_videos_are_calibrated_on_and_not_trained_on(dataset):
     assert train("--calibration_share", 0.5) == 0
     found = stored()
