@@ -17,7 +17,7 @@ from exp.checkpoints import SHAPE, build_model, load_model
 from exp.scoring.trained import load_trained
 from utils import run_script
 
-pytestmark = pytest.mark.usefixtures("small_network")
+pytestmark = [pytest.mark.usefixtures("small_network"), pytest.mark.slow]
 
 
 @pytest.fixture
@@ -81,7 +81,6 @@ def test_packed_weights_give_the_number_beside_them(tiny, capsys):
     assert not re.search(str(Path.cwd()), (tiny / "metrics.json").read_text())
 
 
-@pytest.mark.slow  # a process with the network of the paper
 def test_packing_in_a_process_of_its_own(dataset, folder, whole_network, capfd):
     trained()
     assert pack(run_of(), "tiny") == 0
