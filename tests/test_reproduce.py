@@ -502,10 +502,7 @@ def test_claims_are_judged_by_what_was_measured():
     assert row_of(lines, "items are diverse: each is nearest to some query")[-1] == "**reproduced**"
 
     # the paper's size in fewer epochs
-    results["ped2_cpu_256"] = {
-        "runs": made_up("pred", (0.95, 0.951)),
-        "baselines": {},
-    }
+    results["ped2_cpu_256"] = {"runs": made_up("pred", (0.95, 0.951)), "baselines": {}}
     row = row_of(claims.claims(results), "`pred` has an AUC of 97.0 % on Ped2")
     assert row[4:] == ["2", "256x256, 3 epochs", "**undecided**"]
     results["ped2_paper"] = {"runs": made_up("pred", (0.95, 0.951)), "baselines": {}}
