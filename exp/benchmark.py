@@ -7,7 +7,7 @@ Both compute in float32 with the same settings of PyTorch; rows in another preci
 
 Each run is a separate process, and all ways take turns, so whatever slows the machine down for a while slows all of
 them. A ratio compares two runs of the same round. exp/reproduce/speed_tables.py shows the median and the range over all
-rounds. The frames, 360x240 like those of Ped2, are generated in a temporary folder. The whole benchmark takes about an
+rounds. The frames, 360x240 like those of Ped2, are generated in a temporary folder. The whole benchmark takes about half an
 hour on two CPU cores.
 """
 
@@ -45,7 +45,7 @@ from Train import train_epoch
 from utils import InputError, Parser, progress, run_script, write_text, writing
 
 BATCH = 4  # clips in a training step
-STEPS = 20  # steps of training in a run, or chunks of test clips
+STEPS = 10  # steps of training in a run, or chunks of test clips
 WARM_UP = 2  # batches before them: memory is allocated, cuDNN chooses its algorithms, the loader's processes start
 ROUNDS = 3
 READING, TRAINING, SCORING = "a clip from disk", "training", "scoring"
@@ -83,7 +83,7 @@ def ways_of(task: Task) -> dict[str, Way]:
     ways, kind = {"plain": PLAIN, "ours": Way()}, task.device.type
     if task.title not in AT_EACH_SIZE:
         return ways
-    ways["channel after channel"] = Way(channels_last=False)
+    ways["channels first"] = Way(channels_last=False)
     if task.title == SCORING:
         ways |= {"batch norms not folded": Way(folded=False), "one clip at a time": Way(chunk=1)}
     ways |= {"memory given back": Way(keeps_memory=False)} if kind == "cpu" else {}

@@ -504,10 +504,10 @@ def test_claims_are_judged_by_what_was_measured():
     # the paper's size in fewer epochs
     results["ped2_cpu_256"] = {"runs": made_up("pred", (0.95, 0.951)), "baselines": {}}
     row = row_of(claims.claims(results), "`pred` has an AUC of 97.0 % on Ped2")
-    assert row[4:] == ["2", "256x256, 3 epochs", "**undecided**"]
+    assert row[4:] == ["2", "256x256, 3 epochs, bf16", "**undecided**"]
     results["ped2_paper"] = {"runs": made_up("pred", (0.95, 0.951)), "baselines": {}}
     row = row_of(claims.claims(results), "`pred` has an AUC of 97.0 % on Ped2")
-    assert row[4:] == ["2", "256x256, 60 epochs", "**not reproduced**"]
+    assert row[4:] == ["2", "256x256, 60 epochs, bf16", "**not reproduced**"]
 
     runs = made_up("pred", (0.95, 0.951), won=(3, 0))
     results["ped2_cpu"] = {"runs": runs, "baselines": {}}
@@ -521,7 +521,7 @@ def test_sizes_and_compute():
     results["ped2_cpu"] = {"runs": made_up("pred", (0.95, 0.951)), "baselines": {}}
     results["ped2_cpu_256"] = {"runs": made_up("pred", (0.9,)), "baselines": {}}
     lines = claims.sizes(results)
-    assert row_of(lines, "64x64, 5 epochs")[1] == "2" and row_of(lines, "256x256, 3 epochs")[2] == "90.0"
+    assert row_of(lines, "64x64, 5 epochs")[1] == "2" and row_of(lines, "256x256, 3 epochs, bf16")[2] == "90.0"
     lines = claims.compute(results)
     assert row_of(lines, "`ped2_cpu`")[1:4] == ["2", "2", "1.0"]
     assert row_of(lines, "all")[1:4] == ["3", "3", "1.5"]
@@ -531,6 +531,16 @@ def test_an_ablation_is_compared_seed_by_seed(full_plan):
     results = {"runs": {**made_up("pred", (0.9, 0.8)), **made_up("pred-no_memory", (0.92, 0.83, 0.1))}, "baselines": {}}
     row = row_of(plan_tables.comparisons("ped2_cpu", results), "`pred` with `--msize 0` instead of `pred`")
     assert row[1] == "+2.5" and row[3] == "2" and row[2].startswith("-") and " to +" in row[2]
+
+
+def test_a_loss_alone_is_compared_with_both_in_the_same_precision(full_plan):
+    runs = {**made_up("pred", (0.9, 0.9)), **made_up("pred-bf16", (0.8, 0.8))}
+    runs |= made_up("pred-bf16-compactness_alone", (0.78, 0.77))
+    results = {plan: {} for plan in PLANS} | {"ped2_cpu": {"runs": runs, "baselines": {}}}
+    text = "`pred` with `--precision bf16 --loss_separate 0` instead of `pred` with `--precision bf16`"
+    assert row_of(plan_tables.comparisons("ped2_cpu", results["ped2_cpu"]), text)[1] == "-2.5"
+    row = row_of(claims.claims(results), "separateness helps, added to compactness: `pred`")
+    assert row[2] == "+2.5" and row[4:6] == ["2", "64x64, 5 epochs, bf16"]
 
 
 # Tables --------------------------------------------------------------------------------------------------------------

@@ -25,12 +25,12 @@ AllResults = dict[str, Results]  # by the names of plans
 
 
 class Claim(NamedTuple):
-    """A claim that a component raises the AUC: the method, and the AUC to compare it with."""
+    """A claim that a component raises the AUC: the training that has it, and the AUC to compare it with."""
 
     text: str
-    method: str
+    training: str  # by its name in the plan
     without: Callable[[Results], dict[int, float]]  # {seed: AUC in percent} without the component
-    way: str = PUBLISHED  # how the method itself is evaluated
+    way: str = PUBLISHED  # how the training that has it is evaluated
 
 
 def _training(name: str) -> Callable[[Results], dict[int, float]]:
@@ -56,8 +56,8 @@ CLAIMS = (
         for method in ("pred", "recon")
     ),
     Claim("the two memory losses help", "pred", _training("pred-no_memory_losses")),
-    Claim("separateness helps, added to compactness", "pred", _training("pred-compactness_alone")),
-    Claim("compactness helps, added to separateness", "pred", _training("pred-separateness_alone")),
+    Claim("separateness helps, added to compactness", "pred-bf16", _training("pred-bf16-compactness_alone")),
+    Claim("compactness helps, added to separateness", "pred-bf16", _training("pred-bf16-separateness_alone")),
     *(
         Claim("updating the memory at test time helps", method, _way(method, UPDATE_OFF))
         for method in ("pred", "recon")
@@ -75,8 +75,9 @@ def claims(results: AllResults) -> list[str]:
     rows = [_value_row(*key, published, results) for key, published in PAPER.items()]
     for claim in CLAIMS:
         there = results[ABLATIONS]
-        difference = paired(by_seed(runs_of(there, claim.method), claim.way), claim.without(there))
-        rows.append(_row(f"{claim.text}: `{claim.method}`", NOTHING, ABLATIONS, difference, "+"))
+        difference = paired(by_seed(runs_of(there, claim.training), claim.way), claim.without(there))
+        text = f"{claim.text}: `{PLANS[ABLATIONS].training(claim.training).method}`"
+        rows.append(_row(text, NOTHING, _trained_at(ABLATIONS, claim.training), difference, "+"))
     rows.append(_items_row(results[ABLATIONS]))
     rows.append(("67 frames per second on a GPU", "67", NOTHING, NOTHING, 0, NOTHING, NOT_TESTED))
     header = ("claim of the paper", "paper", "measured here", "95 % interval", "n", "trained at", "verdict")
@@ -91,29 +92,29 @@ def _value_row(dataset: str, method: str, published: float, results: AllResults)
     at_size = [name for name in AT_PAPER_SIZE if runs_of(results[name], method)]
     plan = (at_size or [ABLATIONS])[0]
     value = mean_of(list(by_seed(runs_of(results[plan], method)).values()))
-    row = _row(text, str(published), plan, value)
+    row = _row(text, str(published), _trained_at(plan, method), value)
     is_shorter = PLANS[plan].setting("--epochs") != ANY_DATASET["epochs"]
     return (*row[:-1], verdict_on_value(value, published, is_shorter) if at_size else NOT_TESTED)
 
 
-def _row(text: str, published: str, plan: str, found: Mean | None, sign: str = "") -> tuple:
+def _row(text: str, published: str, trained_at: str, found: Mean | None, sign: str = "") -> tuple:
     if found is None:
-        return text, published, NOTHING, NOTHING, 0, _trained_at(plan), NOT_TESTED
+        return text, published, NOTHING, NOTHING, 0, trained_at, NOT_TESTED
     mean = signed(found.mean) if sign else f"{found.mean:.1f}"
-    interval = ends(found.low, found.high, sign)
-    return text, published, mean, interval, found.n, _trained_at(plan), verdict_on_gain(found)
+    return text, published, mean, ends(found.low, found.high, sign), found.n, trained_at, verdict_on_gain(found)
 
 
-def _trained_at(name: str) -> str:
-    """The frame size and the number of epochs of a plan."""
+def _trained_at(name: str, training: str) -> str:
+    """The frame size, the number of epochs and, if it is not float32, the precision of a training, given its plan."""
     plan = PLANS[name]
-    return f"{plan.setting('--h')}x{plan.setting('--w')}, {plan.setting('--epochs')} epochs"
+    size, epochs = f"{plan.setting('--h')}x{plan.setting('--w')}", f"{plan.setting('--epochs')} epochs"
+    return f"{size}, {epochs}{', bf16' * ('bf16' in plan.training_flags(plan.training(training)))}"
 
 
 def _items_row(results: Results) -> tuple:
     """Whether the items are diverse: whether each is nearest to some query in the last epoch."""
     entries = runs_of(results, "pred")
-    row = _row("items are diverse: each is nearest to some query", NOTHING, ABLATIONS, None)
+    row = _row("items are diverse: each is nearest to some query", NOTHING, _trained_at(ABLATIONS, "pred"), None)
     if not entries:
         return row
     won = [entry["epochs"][-1]["queries_won"] for entry in entries]  # queries by item, in the last epoch
@@ -135,7 +136,7 @@ def sizes(results: AllResults) -> list[str]:
         last = [entry["epochs"][-1] for entry in entries]
         rows.append(
             (
-                _trained_at(name),
+                _trained_at(name, "pred"),
                 len(entries),
                 *(percent(measured(entries, way)) for way in (PUBLISHED, PSNR_ALONE, DISTANCE_ALONE)),
                 f"{of_copy:.1f}" if of_copy is not None else NOTHING,

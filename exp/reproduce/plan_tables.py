@@ -98,13 +98,15 @@ def front(name: str, results: Results) -> list[str]:
 
 
 def comparisons(name: str, results: Results) -> list[str]:
-    """One row per training with an option: its difference from the full method, seed by seed."""
-    base = {training.method: entries for training, entries in columns(name, results).items() if not training.option}
+    """One row per training with an option: its difference from the training that is its base, seed by seed."""
+    there = columns(name, results)
+    bases = {(training.method, training.option): training for training in there}
     rows = []
-    for training, entries in columns(name, results).items():
+    for training, entries in there.items():
         if training.option and entries:
-            change = paired(by_seed(entries), by_seed(base.get(training.method, [])))
-            rows.append((f"{called(training)} instead of `{training.method}`", *gain(change)))
+            base = bases[training.method, training.base]
+            change = paired(by_seed(entries), by_seed(there[base]))
+            rows.append((f"{called(training)} instead of {called(base)}", *gain(change)))
     header = ("change in AUC, percentage points", "mean", "95 % interval", "n")
     return [
         *markdown(header, rows),
