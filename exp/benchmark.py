@@ -7,8 +7,8 @@ Both compute in float32 with the same settings of PyTorch; rows in another preci
 
 Each run is a separate process, and all ways take turns, so whatever slows the machine down for a while slows all of
 them. A ratio compares two runs of the same round. exp/reproduce/speed_tables.py shows the median and the range over all
-rounds. The frames, 360x240 like those of Ped2, are generated in a temporary folder. The whole benchmark takes about half an
-hour on two CPU cores.
+rounds. The frames, 360x240 like those of Ped2, are generated in a temporary folder. The whole benchmark takes about
+half an hour on two CPU cores.
 """
 
 import argparse
