@@ -19,8 +19,8 @@ from exp.dry_run import describe_evaluation
 from exp.estimate import check_memory
 from exp.report.files import FurtherMetrics
 from exp.report.recorder import Recorder, record
-from exp.report.results import RESULTS, Drawn, Found, draw_results, summary, write_results
-from exp.run import environment, run_directory
+from exp.report.results import Drawn, Found, draw_results, summary, write_results
+from exp.run import RESULTS, environment, run_directory
 from exp.scoring.alarms import alarm_rule, decide
 from exp.scoring.calibration import Calibration
 from exp.scoring.evaluation import compare

@@ -9,7 +9,7 @@
         m_items.pt      its memory items
         checkpoint.pt   network, items, optimiser and scheduler, from which training is resumed
         calibration.pt  the scores of normal clips, from which thresholds are taken (exp/scoring/calibration.py)
-        figures/        training.png and the figures of Evaluate.py, whose scores.csv and evaluation.json are here too
+        figures/        training.png and the figures of Evaluate.py, whose other results (RESULTS) are here too
         train.lock      locked by the process that is training here (exp/lock.py)
 
 Every file is written under a temporary name and then renamed, the checkpoint first. So a kill at any moment leaves
@@ -46,15 +46,21 @@ RUN_FILES = (  # the files of a run, besides flags.json
     "starts.jsonl",
     "train.log",
 )
-WRITTEN = (  # patterns of all files that a run and its evaluation write, which --overwrite removes
-    *RUN_FILES,
+RESULTS = (  # patterns of the files of an evaluation; those of an earlier one are removed, so that results never mix
     "scores.csv",
-    "evaluation.json",
     "alarms.csv",
+    "evaluation.json",
+    "report.html",
+    *(f"figures/{name}.*" for name in ("roc", "histogram", "scores/*", "frames/*")),
+    "videos/*.mp4",
+)
+WRITTEN = (  # what --overwrite removes: all that the commands write to a run, except recordings in watched/
+    *RUN_FILES,
+    *RESULTS,
     "memory.json",
     "model.pt2",
-    *(f"figures/{name}.*" for name in ("training", "roc", "histogram", "scores/*", "frames/*", "memory/*")),
-    "videos/*.mp4",
+    "figures/training.*",
+    "figures/memory/*.*",
     "tensorboard/events.out.tfevents.*",
 )
 CODE = ("scoring", "report", "reproduce", "results", "weights", "pictures")  # folders of exp that are no data sets

@@ -89,13 +89,15 @@ def test_discarding_a_run_touches_only_what_runs_write(dataset):
     trained()
     assert evaluate() == 0
     (run_of() / "figures" / "scores").mkdir(parents=True)
-    (run_of() / "figures" / "scores" / "1.png").write_text("drawn")
+    written = [run_of() / name for name in ("scores.csv", "report.html", "figures/scores/1.png")]
+    for path in written[1:]:
+        path.write_text("of the earlier run")
     kept = [run_of() / "notes.txt", run_of() / "figures" / "mine.svg"]
     for path in kept:
         path.write_text("mine")
     assert train("--overwrite", "--seed", 1) == 0
     assert all(path.read_text() == "mine" for path in kept)
-    assert not (run_of() / "scores.csv").exists() and not (run_of() / "figures" / "scores" / "1.png").exists()
+    assert not any(path.exists() for path in written)
 
 
 def test_a_folder_of_somebody_else_loses_nothing(dataset):

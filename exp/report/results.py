@@ -1,4 +1,4 @@
-"""The output of an evaluation: its files, its figures and its lines on the terminal."""
+"""The output of an evaluation: its files (exp.run.RESULTS), its figures and its lines on the terminal."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,15 +16,6 @@ from exp.scoring.alarms import Decisions
 from exp.scoring.evaluation import Evaluation
 from exp.scoring.score import Scored
 from exp.scoring.split import Split
-
-RESULTS = (  # patterns of the files of an evaluation; those of an earlier one are removed, so that results never mix
-    "scores.csv",
-    "alarms.csv",
-    "evaluation.json",
-    "report.html",
-    *(f"figures/{name}.*" for name in ("roc", "histogram", "scores/*", "frames/*")),
-    "videos/*.mp4",
-)
 
 
 class Found(NamedTuple):
