@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from exp.diagnose import DEAD
 from exp.reproduce.means import Mean
 from exp.reproduce.plans import PLANS, PUBLISHED, Training
 from utils import InputError, read_json
@@ -52,6 +53,12 @@ def by_seed(entries: list[Any], way: str = PUBLISHED) -> dict[int, float]:
     """{seed: AUC in percent} of the entries that were evaluated in this way."""
     there = [entry for entry in entries if way in entry["evaluations"]]
     return {entry["flags"]["seed"]: 100 * entry["evaluations"][way]["auc"] for entry in there}
+
+
+def items_in_use(entry: dict[str, Any]) -> tuple[int, int]:
+    """How many items were not dead in the last epoch, and how many there are (exp/diagnose.py has the limit)."""
+    won = entry["epochs"][-1]["queries_won"]
+    return sum(count >= DEAD * sum(won) for count in won), len(won)
 
 
 def hours(entries: list[Any]) -> float:

@@ -1,4 +1,4 @@
-"""Tables of what is measured for the full methods of a plan but not for their ablations; see plan_tables.py."""
+"""Tables of protocols, pixel-level AUC and lesions of a plan; see plan_tables.py."""
 
 import statistics
 from collections.abc import Callable
@@ -19,21 +19,21 @@ MAPS = {
     "error_of_copy": "squared error of copying the previous frame",
 }
 LESION_PARTS = {"both": "as published", "psnr": "PSNR alone", "distance": "feature distance alone"}
-Found = dict[str, list[Any]]  # {header with method and n: one result per run}
+Found = dict[str, list[Any]]  # {header with the name of a training and n: one result per run}
 
 
 def found_of(name: str, results: Results, find: Callable[[dict[str, Any]], Any]) -> Found:
-    """The results of `find` for the runs of each full method of the plan, without those for which it is None."""
+    """The results of `find` for the runs of each training of the plan, without those for which it is None."""
     found: Found = {}
     for training, entries in columns(name, results).items():
-        some = [one for entry in entries if (one := find(entry))] if not training.option else []
+        some = [one for entry in entries if (one := find(entry))]
         if some:
-            found[f"`{training.method}`, n = {len(some)}"] = some
+            found[f"{training.name}, n = {len(some)}"] = some
     return found
 
 
 def protocols_table(name: str, results: Results) -> list[str]:
-    """One row per protocol, one column per method and one for copying: AUC, and its interval over test videos."""
+    """One row per protocol, one column per training and one for copying: AUC, and its interval over test videos."""
     found = found_of(name, results, lambda entry: entry["evaluations"][PUBLISHED].get("protocols"))
 
     def cell(some: list[Any], who: str, protocol: str) -> str:
@@ -57,7 +57,7 @@ def protocols_table(name: str, results: Results) -> list[str]:
 
 
 def pixels_table(name: str, results: Results) -> list[str]:
-    """One row per map, one column per method: pixel-level AUC."""
+    """One row per map, one column per training: pixel-level AUC."""
     found = found_of(name, results, lambda entry: entry["evaluations"][PUBLISHED].get("pixels"))
     if not found:
         return not_run(name)
@@ -68,7 +68,7 @@ def pixels_table(name: str, results: Results) -> list[str]:
 
 
 def lesions_table(name: str, results: Results) -> list[str]:
-    """One row per lesion, one column per method and part of the score."""
+    """One row per lesion, one column per training and part of the score."""
     found = found_of(name, results, lambda entry: entry.get("lesions"))
     if not found:
         return not_run(name)

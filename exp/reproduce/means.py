@@ -36,28 +36,46 @@ def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Mean | No
     return mean_of([first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())])
 
 
+def unpaired(first: Sequence[float], second: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % interval of mean(first) - mean(second) by Welch's t-test; None with fewer than two values of either."""
+    if min(len(first), len(second)) < 2:
+        return None
+    found = stats.ttest_ind(first, second, equal_var=False).confidence_interval(LEVEL)
+    return float(found.low), float(found.high)
+
+
 REPRODUCED, NOT_REPRODUCED, UNDECIDED, NOT_TESTED = "reproduced", "not reproduced", "undecided", "not tested"
+FEWEST = 3  # seeds for a verdict: the interval of two equal values would have no width
+MARGIN = 1.0  # by which a reproduced AUC may be lower than the published one, percentage points
 
 
 def verdict_on_gain(gain: Mean | None) -> str:
     """The verdict on the claim that a component helps, from the gain in AUC with it, seed by seed.
 
-    Not tested with fewer than two seeds, or when the component changed nothing in any of them. Otherwise reproduced if
-    the interval lies above zero, not reproduced if it lies below zero, and undecided if it contains zero.
+    Not tested without a run, or when the component changed nothing. Undecided with fewer than FEWEST seeds. Otherwise
+    reproduced if the interval lies above zero, not reproduced if it lies below zero, undecided if it contains zero.
     """
-    if gain is None or gain.low is None or gain.high is None or gain.low == gain.high == 0:
+    if gain is None or gain.low == gain.high == 0:
         return NOT_TESTED
-    return REPRODUCED if gain.low > 0 else NOT_REPRODUCED if gain.high < 0 else UNDECIDED
+    return _verdict(gain, above=0)
 
 
 def verdict_on_value(value: Mean | None, published: float, is_shorter: bool = False) -> str:
-    """The verdict on a published AUC: reproduced if the interval of the mean reaches it, not if it lies below.
+    """The verdict on a published AUC in percent, from the AUC of each seed.
+
+    Reproduced if the interval lies above the published AUC minus MARGIN, not reproduced if it lies below that, and
+    undecided if it contains it, or with fewer than FEWEST seeds. A wide interval therefore decides nothing.
 
     is_shorter: whether the training had fewer epochs than the published one. It can then reach the published AUC, but
     a lower AUC decides nothing.
     """
     if value is None:
         return NOT_TESTED
-    if value.high is None:
+    verdict = _verdict(value, above=published - MARGIN)
+    return UNDECIDED if is_shorter and verdict == NOT_REPRODUCED else verdict
+
+
+def _verdict(found: Mean, above: float) -> str:
+    if found.n < FEWEST or found.low is None or found.high is None:
         return UNDECIDED
-    return REPRODUCED if value.high >= published else UNDECIDED if is_shorter else NOT_REPRODUCED
+    return REPRODUCED if found.low > above else NOT_REPRODUCED if found.high < above else UNDECIDED

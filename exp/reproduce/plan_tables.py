@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
+from exp.diagnose import DEAD
 from exp.reproduce.cells import (
     NOTHING,
     Results,
@@ -13,6 +14,7 @@ from exp.reproduce.cells import (
     ends,
     gain,
     hours,
+    items_in_use,
     markdown,
     measured,
     not_run,
@@ -22,12 +24,13 @@ from exp.reproduce.cells import (
     signed,
     source,
 )
-from exp.reproduce.means import mean_of, paired
+from exp.reproduce.means import mean_of, paired, unpaired
 from exp.reproduce.plans import (
     CLIPS,
     EVALUATIONS,
     PAPER,
     PLANS,
+    PSNR_ALONE,
     PUBLISHED,
     RELEASED_CODE,
     RETRAININGS,
@@ -35,6 +38,7 @@ from exp.reproduce.plans import (
     Training,
 )
 
+COMPARED = ("pred", "pred-no_memory", "recon")  # the trainings that are compared with the baselines
 METRICS = ("auc", "macro_auc", "eer", "average_precision")
 
 
@@ -72,7 +76,11 @@ def summary(name: str, results: Results) -> list[str]:
             auc, *ours = (percent(measured(entries, metric=metric)) for metric in METRICS)
             interval = interval_of(measured(entries))
             rows.append((called(training), f"**{auc}**", interval, len(entries), *ours, *others_of(name, training)))
-    missing = [called(training) for training, entries in columns(name, results).items() if not entries]
+    missing = []
+    for training, entries in columns(name, results).items():
+        seeds = [str(seed) for seed in training.seeds if seed not in by_seed(entries)]
+        if seeds:
+            missing.append(f"{called(training)} (seed{'s' * (len(seeds) > 1)} {', '.join(seeds)})")
     header = ("%", "AUC", "95 % interval of the mean", "n", "macro AUC", "EER", "average precision")
     found = list(results["runs"].values())
     return [
@@ -105,13 +113,17 @@ def comparisons(name: str, results: Results) -> list[str]:
     for training, entries in there.items():
         if training.option and entries:
             base = bases[training.method, training.base]
-            change = paired(by_seed(entries), by_seed(there[base]))
-            rows.append((f"{called(training)} instead of {called(base)}", *gain(change)))
+            ours, theirs = by_seed(entries), by_seed(there[base])
+            of_all = unpaired(list(ours.values()), list(theirs.values()))
+            counts = f"{len(ours)} and {len(theirs)}"
+            what = f"{called(training)} instead of {called(base)}"
+            rows.append((what, *gain(paired(ours, theirs)), ends(*of_all, "+") if of_all else NOTHING, counts))
     header = ("change in AUC, percentage points", "mean", "95 % interval", "n")
     return [
-        *markdown(header, rows),
+        *markdown((*header, "95 % interval without pairing", "n of each"), rows),
         "",
-        "Differences are computed seed by seed. Where the interval contains zero, the direction is undecided.",
+        "The mean and the first interval are of the differences seed by seed; the interval without pairing compares"
+        " all seeds of both (Welch's t-test). Where an interval contains zero, the direction is undecided.",
     ]
 
 
@@ -125,33 +137,38 @@ def copied(entries: list[Any]) -> float | None:
 
 
 def baseline_rows(name: str, results: Results) -> list[tuple]:
-    """The scores without training: name, AUC and n, then the gain of the trained network, its interval and n."""
+    """The scores without training: name and AUC, then what is compared with it: its gain, the interval and n."""
+    there = columns(name, results)
+    trained = {called(training): by_seed(entries) for training, entries in there.items() if training.name in COMPARED}
+    trained["`pred`, PSNR alone"] = by_seed(runs_of(results, "pred"), PSNR_ALONE)
     rows: list[tuple] = []
-    trained = runs_of(results, "pred")
-    of_copy = copied(trained)
+
+    def compare(baseline: str, auc: float) -> None:
+        for what, aucs in trained.items():
+            if aucs:
+                more = mean_of([value - auc for value in aucs.values()])
+                rows.append((baseline, f"{auc:.1f}", what, *gain(more)))
+
+    of_copy = copied(runs_of(results, "pred"))
     if of_copy is not None:
-        more = mean_of([auc - of_copy for auc in by_seed(trained).values()])
-        rows.append(("copying the previous frame, PSNR alone", f"{of_copy:.1f}", NOTHING, *gain(more)))
+        compare("copying the previous frame, PSNR alone", of_copy)
+    if "place" in results["baselines"]:
+        compare("position of the frame in its video", 100 * results["baselines"]["place"]["auc"])
     for method in PLANS[name].untrained:
         names = {seed: f"untrained-{method}-seed{seed}" for seed in UNTRAINED_SEEDS}
         aucs = {seed: results["baselines"][key]["auc"] for seed, key in names.items() if key in results["baselines"]}
         if aucs:
             more = paired(by_seed(runs_of(results, method)), {seed: 100 * auc for seed, auc in aucs.items()})
-            rows.append((f"untrained `{method}`", percent(list(aucs.values())), len(aucs), *gain(more)))
-    if "place" in results["baselines"]:
-        auc = 100 * results["baselines"]["place"]["auc"]
-        more = mean_of([value - auc for value in by_seed(trained).values()])
-        rows.append(("position of the frame in its video", f"{auc:.1f}", NOTHING, *gain(more)))
+            rows.append((f"untrained `{method}`", percent(list(aucs.values())), f"`{method}`", *gain(more)))
     return rows
 
 
 def baselines_table(name: str, results: Results) -> list[str]:
-    """One row per baseline, with the gain of the trained network over it."""
+    """One row per baseline and trained score: how much higher the AUC of the trained score is."""
     rows = baseline_rows(name, results)
     if not rows:
         return not_run(name)
-    header = ("frame-level AUC, %", "AUC", "n", "gain of the trained network", "95 % interval", "n of the gain")
-    return markdown(header, rows)
+    return markdown(("baseline", "its AUC, %", "compared with", "gain over the baseline", "95 % interval", "n"), rows)
 
 
 # Evaluations and runs -------------------------------------------------------------------------------------------------
@@ -205,21 +222,24 @@ def runs(name: str, results: Results) -> list[str]:
             "trained with": source(*entry["starts"]),
         }
         rows.append(tuple(row.values()))
-    note = "Losses, items and cosines are those of the last epoch. Seconds include time spent on other programs."
+    note = (
+        "Losses, items and cosines are those of the last epoch; an item is in use if it is nearest to at least"
+        f" {100 * DEAD:g} % of the queries. Seconds include time spent on other programs."
+    )
     return [*markdown(tuple(row), rows), "", note]
 
 
 def memory_cells(entry: dict[str, Any]) -> dict[str, str]:
     """The state of the memory after training; empty cells for a run without one."""
-    names = ("compactness", "separateness", "items nearest to some query", "cosines between items")
+    names = ("compactness", "separateness", "items in use", "cosines between items")
     if not entry["flags"]["msize"]:
         return dict.fromkeys(names, NOTHING)
     last = entry["epochs"][-1]
-    won, (lowest, highest) = last["queries_won"], last["item_cosines"]
+    lowest, highest = last["item_cosines"]
     return {
         "compactness": f"{last['compactness']:.6f}",
         "separateness": f"{last['separateness']:.4f}",
-        "items nearest to some query": f"{sum(count > 0 for count in won)} of {len(won)}",
+        "items in use": "{} of {}".format(*items_in_use(entry)),
         "cosines between items": f"{lowest:.2f} to {highest:.2f}",
     }
 

@@ -16,6 +16,7 @@ Way = Mapping[str, Any]
 PUBLISHED = "as published"
 PSNR_ALONE, DISTANCE_ALONE = "`--alpha 1`, PSNR alone", "`--alpha 0`, feature distance alone"
 UPDATE_OFF = "`--memory_update off`"
+THRESHOLD_AUTO = f"`--th auto`, γ the {NORMAL_SHARE} quantile"
 SIGMAS = (1, 2, 5, 10, 20)  # frames
 AUTO = {"quantile": NORMAL_SHARE}
 EVALUATIONS: dict[str, Way] = {
@@ -25,7 +26,7 @@ EVALUATIONS: dict[str, Way] = {
     UPDATE_OFF: {"memory_update": False},
     "`--th 1`, every frame updates memory": {"th": 1.0},
     **{f"γ the {q} quantile of normal frames": {"quantile": q} for q in (0.25, 0.5, 0.75, 0.9)},
-    f"`--th auto`, γ the {NORMAL_SHARE} quantile": AUTO,
+    THRESHOLD_AUTO: AUTO,
     "γ the 0.99 quantile of normal frames": {"quantile": 0.99},
     **{f"`--smooth {s}`": {"sigma": Span(s)} for s in SIGMAS},
     **{f"`--smooth {s} --smooth_kind causal`": {"sigma": Span(s), "causal": True} for s in SIGMAS},
