@@ -1,8 +1,9 @@
-"""Evaluate MNAD: `python Evaluate.py --dataset_type ped2 --model_dir model.pth --m_items_dir m_items.pt`.
+"""Evaluate MNAD: `python Evaluate.py --dataset_type ped2 --method pred`.
 
 Scores every frame of <dataset_path>/<dataset_type>/testing, prints the frame-level AUC and writes scores.csv,
-evaluation.json, figures and report.html. Without --model_dir it takes the run that Train.py writes by default. With
---video it scores one file, camera or stream instead, as its frames arrive.
+evaluation.json, figures and report.html. The model is the run that --dataset_type, --method and --exp_dir name, unless
+--model_dir and --m_items_dir name its files. With --video it scores one file, camera or stream instead, as its frames
+arrive.
 """
 
 import argparse
@@ -40,30 +41,46 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     model.add_argument(
         "--weights",
         metavar="NAME",
-        help="weights in this repository (exp/weights/NAME), evaluated on the data set they belong to",
+        help="weights in this repository (exp/weights/NAME), evaluated on the data set they belong to; results go to"
+        " exp/<dataset_type>/<method>/NAME unless --output_dir is given",
     )
     model.add_argument(
-        "--model_dir", type=Path, help="a model file or the directory of a run; by default the run that --exp_dir names"
+        "--model_dir",
+        type=Path,
+        help="a model file or the directory of a run; by default the run that --dataset_type, --method (pred if not"
+        " given) and --exp_dir name",
     )
     model.add_argument("--m_items_dir", type=Path, help="its memory items; m_items.pt beside the model if not given")
     flags.add_data_flags(parser)
     parser.add_argument("--avenue_labels", choices=("paper", "masks"), default="paper", help="see data/README.md")
     parser.add_argument(
-        "--fps", type=flags.positive, help="frames per second; by default those of the data or the video"
+        "--fps",
+        type=flags.positive,
+        help="frames per second; if not given, those of the video or of the stored times, and for frames without times"
+        f" an assumed rate ({flags.by_dataset('fps')})",
     )
     parser.add_argument(
-        "--video", metavar="FILE|CAMERA|URL", help="score only this: a video file, a camera number or a stream address"
+        "--video",
+        metavar="FILE|CAMERA|URL",
+        help="score only this: a video file, a camera number or a stream address; results go to"
+        " <output_dir>/watched/<name>",
     )
-    flags.add_shape_flags(parser, "network and clips (stored in the model file; only released models need h and w)")
+    flags.add_shape_flags(parser, stored=True)
     add_scoring_flags(parser)
     add_alarm_flags(parser)
     add_stream_flags(parser)
     flags.add_run_flags(parser)
     output = parser.add_argument_group("output")
-    output.add_argument("--output_dir", type=Path, help="where results go; beside the model if not given")
-    flags.add_figure_flags(output)
     output.add_argument(
-        "--frames", type=flags.frame_of_video, nargs="+", metavar="VIDEO:FRAME", help="frames to draw, such as 01:120"
+        "--output_dir", type=Path, help="where results go; beside the model if not given, but see --weights"
+    )
+    flags.add_figure_flags(output, without="draw no figures and write no report.html")
+    output.add_argument(
+        "--frames",
+        type=flags.frame_of_video,
+        nargs="+",
+        metavar="VIDEO:FRAME",
+        help="frames to draw, such as 01:120; some of the most and the least abnormal ones if not given",
     )
     output.add_argument("--save_video", action="store_true", help="write annotated videos")
     output.add_argument(
@@ -80,6 +97,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--smooth_kind centred needs later frames: with --video only causal is possible")
     if args.msize == 0 and args.m_items_dir:
         parser.error("--m_items_dir cannot be used with --msize 0: a network without a memory has no items")
+    flags.check_one_gpu(args)
     resolve_names(args)
     return args
 

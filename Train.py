@@ -51,9 +51,11 @@ READ_EVERY = 20  # steps between two reads of the losses on a GPU: each read mak
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__.splitlines()[0])
     flags.add_data_flags(parser)
-    flags.add_shape_flags(parser, "network and clips")
+    flags.add_shape_flags(parser)
     training = parser.add_argument_group("training")
-    training.add_argument("--epochs", type=flags.positive_int, help=f"({flags.by_dataset('epochs')})")
+    training.add_argument(
+        "--epochs", type=flags.positive_int, help=f"passes over the training clips ({flags.by_dataset('epochs')})"
+    )
     training.add_argument("--batch_size", type=flags.positive_int, default=4, help="clips per step and process")
     training.add_argument(
         "--lr",
@@ -76,8 +78,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         default=0,
         help="share of the training videos that are held back to make calibration.pt",
     )
-    flags.add_run_flags(parser)
-    flags.add_figure_flags(parser)
+    flags.add_run_flags(parser, several_gpus=True)
+    flags.add_figure_flags(parser, without="do not draw figures/training.png")
     parser.add_argument("--tensorboard", action="store_true", help="also log to TensorBoard (pip install tensorboard)")
     run = parser.add_mutually_exclusive_group()
     run.add_argument("--resume", action="store_true", help="continue the run in the directory")

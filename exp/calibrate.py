@@ -20,9 +20,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("run", type=Path, metavar="RUN", help="the directory of a run, or a model file")
     parser.add_argument("--m_items_dir", type=Path, help="the memory items; m_items.pt beside the model if not given")
     flags.add_data_flags(parser, otherwise="that of the run")
-    flags.add_shape_flags(parser, "network and clips (stored in the model file; only released models need h and w)")
+    flags.add_shape_flags(parser, stored=True)
     scoring = parser.add_argument_group("scores")
-    scoring.add_argument("--th", type=flags.non_negative, help=f"γ ({flags.by_method('th')})")
+    scoring.add_argument("--th", type=flags.non_negative, help=flags.th_help())
     scoring.add_argument("--test_batch_size", type=flags.positive_int, default=CHUNK, help="clips encoded at once")
     flags.add_workers_flag(scoring, "--num_workers_test")
     flags.add_device_flags(parser.add_argument_group("run"))
@@ -37,6 +37,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         if args.dataset_type != known["dataset_type"]:
             args.calibration_share = 0
     args.run = model_path
+    flags.check_one_gpu(args)
     if args.dataset_type is None:
         raise InputError(f"--dataset_type: name the data set whose training videos are normal for {model_path}")
     return args

@@ -137,21 +137,36 @@ def by_dataset(name: str) -> str:
     return ", ".join([str(ANY_DATASET[name]), *special])
 
 
-def add_shape_flags(parser: argparse.ArgumentParser, title: str) -> None:
-    """The flags that define the network and the clips; a model file stores all of them."""
-    shape = parser.add_argument_group(title)
-    shape.add_argument("--method", choices=METHODS, help="predict the next frame (pred) or reconstruct a frame (recon)")
-    shape.add_argument("--t_length", type=positive_int, help=f"frames in a clip ({by_method('t_length')})")
-    shape.add_argument("--h", type=pixels, help=f"height of a frame in pixels ({by_dataset('h')})")
-    shape.add_argument("--w", type=pixels, help=f"width of a frame in pixels ({by_dataset('w')})")
-    shape.add_argument("--c", type=int, choices=(1, 3), help=f"channels of a frame: gray or colour ({by_dataset('c')})")
-    shape.add_argument(
-        "--msize",
-        type=memory_size,
-        help=f"number of memory items M ({by_dataset('msize')}); 0 builds the network without a memory: the decoder"
-        " gets only the queries, there are no memory losses and no update, and the score is the PSNR alone",
+def th_help() -> str:
+    """What --help says of --th."""
+    return f"γ: a frame whose regular score is below it updates the memory ({by_method('th')})"
+
+
+def add_shape_flags(parser: argparse.ArgumentParser, stored: bool = False) -> None:
+    """The flags that define the network and the clips. stored: a model file has them, and no default is applied."""
+    about = (
+        "The model file stores these, and a value given here must agree with it, so normally none is needed. A released"
+        " model does not store --h and --w: they are 256 unless given."
     )
-    shape.add_argument("--fdim", type=positive_int, help=f"number of feature channels C ({by_dataset('fdim')})")
+    shape = parser.add_argument_group("network and clips", about if stored else None)
+
+    def described(what: str, default: str) -> str:
+        return what if stored else f"{what} ({default})"
+
+    shape.add_argument("--method", choices=METHODS, help="predict the next frame (pred) or reconstruct a frame (recon)")
+    shape.add_argument("--t_length", type=positive_int, help=described("frames in a clip", by_method("t_length")))
+    for name, what in (("h", "height"), ("w", "width")):
+        shape.add_argument(f"--{name}", type=pixels, help=described(f"{what} of a frame in pixels", by_dataset(name)))
+    shape.add_argument(
+        "--c", type=int, choices=(1, 3), help=described("channels of a frame: gray or colour", by_dataset("c"))
+    )
+    items = described("number of memory items M", by_dataset("msize"))
+    without = (
+        "0 is a network without a memory: its decoder gets only the queries, it has no memory losses and no update, and"
+        " its score is the PSNR alone"
+    )
+    shape.add_argument("--msize", type=memory_size, help=f"{items}; {without}")
+    shape.add_argument("--fdim", type=positive_int, help=described("number of feature channels C", by_dataset("fdim")))
     shape.add_argument("--mdim", type=positive_int, help="number of channels of the memory items; must equal --fdim")
 
 
@@ -186,11 +201,11 @@ def add_workers_flag(group: argparse._ActionsContainer, name: str) -> None:
     )
 
 
-def add_run_flags(parser: argparse.ArgumentParser) -> None:
+def add_run_flags(parser: argparse.ArgumentParser, several_gpus: bool = False) -> None:
     """The flags for the name of a run and for how the network computes."""
     run = parser.add_argument_group("run")
     run.add_argument("--exp_dir", help="name of the run, in exp/<dataset_type>/<method>/<exp_dir> (log if not given)")
-    add_device_flags(run)
+    add_device_flags(run, several_gpus)
     run.add_argument(
         "--deterministic",
         action="store_true",
@@ -198,21 +213,21 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_figure_flags(output: argparse._ActionsContainer) -> None:
-    """The flags for figures."""
-    output.add_argument("--no_figures", action="store_true", help="draw no figures and write no report.html")
+def add_figure_flags(output: argparse._ActionsContainer, without: str) -> None:
+    """The flags for figures; without: what --no_figures leaves out, for --help."""
+    output.add_argument("--no_figures", action="store_true", help=without)
     output.add_argument("--figure_format", choices=FIGURE_FORMATS, default="png", help="file format of the figures")
 
 
-def add_device_flags(run: argparse._ArgumentGroup) -> None:
-    """The flags for the device and the precision."""
+def add_device_flags(run: argparse._ArgumentGroup, several_gpus: bool = False) -> None:
+    """The flags for the device and the precision; a command that uses only one GPU also calls check_one_gpu."""
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     run.add_argument(
         "--gpus",
         nargs="+",
         type=non_negative_int,
         metavar="N",
-        help="GPUs to use, by number; several only with torchrun",
+        help="GPUs to use, by number; several only with torchrun" if several_gpus else "the GPU to use, by its number",
     )
     run.add_argument(
         "--precision",
@@ -225,3 +240,11 @@ def add_device_flags(run: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="compile the network first, which takes minutes; for GPUs, since steps on a CPU are no faster",
     )
+
+
+def check_one_gpu(args: argparse.Namespace) -> None:
+    """Raise InputError when --gpus names several GPUs."""
+    if args.gpus and len(args.gpus) > 1:
+        raise InputError(
+            f"--gpus {' '.join(map(str, args.gpus))}: give one number, since only Train.py uses several GPUs"
+        )

@@ -33,6 +33,7 @@ from sklearn.metrics import roc_auc_score
 
 import Evaluate
 import Train
+from exp import calibrate
 from exp.meter import training_time
 from model import memory
 from utils import run_script
@@ -570,3 +571,9 @@ def test_a_flag_that_contradicts_the_model_is_refused(flags, dataset, capsys):
 def test_mistakes_in_evaluation_flags(flags, dataset, capsys):
     assert evaluate(*flags) == 2
     one_line(capsys, flags[1])
+
+
+def test_several_gpus_are_for_training(capsys):
+    for script, *flags in ((Evaluate,), (calibrate, "run", "--dataset_type", "own")):
+        assert call(script, *flags, "--gpus", 0, 1) == 2
+        one_line(capsys, "--gpus 0 1: give one number")

@@ -19,8 +19,7 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
     score.add_argument(
         "--th",
         type=flags.threshold_or_auto,
-        help=f"γ: a frame whose regular score is below it updates the memory ({flags.by_method('th')}); auto takes it"
-        " from the calibration",
+        help=f"{flags.th_help()}; auto takes it from the calibration",
     )
     score.add_argument(
         "--memory_update", choices=("on", "off"), default="on", help="whether test frames update the memory"
@@ -31,9 +30,14 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
     )
     flags.add_workers_flag(score, "--num_workers_test")
     beyond = parser.add_argument_group("beyond the paper, off unless given")
-    beyond.add_argument("--smooth", type=flags.span, metavar="SPAN", help="σ of a Gaussian over time: 10 frames, 0.4s")
     beyond.add_argument(
-        "--smooth_kind", choices=("centred", "causal"), help="causal uses only earlier frames, as --video always does"
+        "--smooth", type=flags.span, metavar="SPAN", help="σ of a Gaussian over time, in frames (10) or seconds (0.4s)"
+    )
+    beyond.add_argument(
+        "--smooth_kind",
+        choices=("centred", "causal"),
+        help="centred uses earlier and later frames, causal only earlier ones, as --video always does (centred if not"
+        " given)",
     )
 
 
@@ -47,7 +51,7 @@ def add_alarm_flags(parser: argparse.ArgumentParser) -> None:
         type=flags.span,
         default=flags.Span(1, "s"),
         metavar="SPAN",
-        help="alarms closer together than this are merged",
+        help="alarms closer together than this, in frames (25) or seconds (1s), are merged",
     )
 
 
