@@ -26,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data.archives import LAYOUTS, check_truth, differences, find_entries, official
-from data.download import fetch, unpacked
+from data.download import ARCHIVES, PAGES, fetch, unpacked
 from data.frames import EXTENSIONS, LITTER, Video, find_videos, in_order, natural_key, printable
 from data.intervals import read_intervals, write_intervals
 from data.labels import BUILT_IN
@@ -294,14 +294,22 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest="command", metavar="ped2|avenue|shanghai|video", required=True)
     for dataset_type in BUILT_IN:
-        command = commands.add_parser(dataset_type, parents=[common], help=f"the official {dataset_type} archive")
-        command.add_argument(
-            "source", type=Path, nargs="?", help="the folder of the unpacked archive; it is downloaded if not given"
-        )
-        command.add_argument(
-            "--download_dir", type=Path, help="where to keep downloaded archives; OUTPUT/downloads if not given"
-        )
-        command.add_argument("--url", nargs="+", help="mirrors of the archives, which must have the same checksums")
+        if dataset_type in ARCHIVES:
+            about = f"the official {dataset_type} archive; downloaded unless its folder is given"
+            command = commands.add_parser(dataset_type, parents=[common], help=about)
+            folder = "the folder of the unpacked archive; it is downloaded if not given"
+            command.add_argument("source", type=Path, nargs="?", metavar="SOURCE", help=folder)
+            command.add_argument(
+                "--download_dir", type=Path, help="where to keep downloaded archives; OUTPUT/downloads if not given"
+            )
+            command.add_argument("--url", nargs="+", help="mirrors of the archives, which must have the same checksums")
+        else:
+            about = f"the official {dataset_type} archive; its folder must be given"
+            command = commands.add_parser(dataset_type, parents=[common], help=about)
+            folder = f"the folder of the unpacked archive, which comes from {PAGES[dataset_type]}"
+            source = command.add_argument("source", type=Path, metavar="SOURCE", help=folder)
+            source.required = False  # where it is missing, `fetch` says where to get the archive
+            command.set_defaults(download_dir=None, url=None)
     command = commands.add_parser("video", parents=[common], help="your own videos")
     command.add_argument("train", type=Path, metavar="TRAIN_VIDEOS", help="normal videos: a folder or one file")
     command.add_argument(

@@ -504,6 +504,8 @@ def test_full_disk(own, monkeypatch):
         (("ped3", "x"), "invalid choice"),
         (("ped2", "no/such/folder"), "no folder"),
         (("ped2", "tests"), "no ped2 videos in"),
+        (("shanghai",), "campus_dataset.html, unpack it, and give its folder"),
+        (("shanghai", "tests", "--url", "http://x"), "--url"),  # it is never downloaded
         (("ped2", "tests", "--quality", "101"), "--quality must be"),
         (("ped2", "tests", "--workers", "0"), "--workers must be"),
         (("video", "no/such", "--test", "x", "--name", "shop"), "no video file or folder"),
