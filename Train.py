@@ -227,9 +227,7 @@ def train(run: Run, args: argparse.Namespace, device: torch.device, rank: int, p
             with EpochProgress(f"epoch {epoch + 1}/{args.epochs}", len(loader), rank == 0, say) as report:
                 items, metrics = train_epoch(network, items, loader, optimizer, args, report)
         except InputError as error:
-            raise InputError(
-                f"epoch {epoch + 1}: {error}; {run.directory} holds the {epoch} epochs before it"
-            ) from error
+            raise InputError(f"epoch {epoch + 1}: {error}; {run.what_is_kept()}") from error
         except KeyboardInterrupt:
             where = f"in epoch {epoch + 1}; the same command with --resume continues from the start of that epoch"
             raise KeyboardInterrupt(where) from None

@@ -324,15 +324,15 @@ def _why_not_more(path: Path) -> str:
 
 
 def remove_parts(directory: Path) -> None:
-    """Remove the temporary files that killed processes on this machine left behind in `write_whole`.
+    """Remove the temporary files and folders that killed processes on this machine left behind in a directory.
 
-    Files whose process still exists are kept. On Windows, which does not say whether it does, all are kept.
+    Those whose process still exists are kept. On Windows, which does not say whether it does, all are kept.
     """
     machine = _writer().partition("-")[0]
     for path in directory.glob(f".{machine}-*{PART}") if os.name == "posix" else ():
         process = path.name.split("-")[1]
         if process.isdecimal() and not _is_alive(int(process)):
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _is_alive(process: int) -> bool:
@@ -358,6 +358,7 @@ def written_together(directory: Path, results: Sequence[str]) -> Iterator[Path]:
     """
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
+        remove_parts(directory)
         _move_complete(directory, results)
         folder = Path(tempfile.mkdtemp(prefix=f".{_writer()}-", suffix=PART, dir=directory))
     try:

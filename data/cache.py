@@ -32,6 +32,7 @@ import simplejpeg
 
 from data.frames import Video
 from data.pictures import FrameError, decode
+from data.times import gaps_of
 from utils import InputError, one_line, progress, reading, reason
 
 try:
@@ -140,14 +141,16 @@ def fingerprint(videos: Sequence[Video], height: int, width: int, channels: int)
 
 
 def content_digest(videos: Sequence[Video]) -> str:
-    """A digest by which a run recognises its data: the same for a copy elsewhere, different for other frames.
+    """A digest by which a run recognises its data: the same for a copy elsewhere, different for other frames or clips.
 
-    It covers the frames' names and sizes, and the bytes of the first, middle and last frame of each video. Raises
-    InputError when a frame cannot be read.
+    It covers the frames' names and sizes, the bytes of the first, middle and last frame of each video, and the gaps in
+    time, which decide what the clips are. Raises InputError when a frame or its times cannot be read.
     """
     digest = hashlib.sha256()
     for video in videos:
         last = len(video.frames) - 1
+        if (is_gap := gaps_of(video)).any():
+            digest.update(f"gaps before {np.flatnonzero(is_gap).tolist()}\n".encode())
         for index, name in enumerate(video.frames):
             path = video.path(index)
             with reading(path):

@@ -23,7 +23,7 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +208,11 @@ class Run:
             return f"{self.directory} continues after epoch {done} of {epochs}"
         return f"{self.directory} has all of its {epochs} epochs"
 
+    def what_is_kept(self) -> str:
+        """What is left of a run whose training fails, in words."""
+        done = len(self.history)
+        return f"{self.directory} keeps the state after epoch {done}" if done else "no epoch was finished"
+
     def _write_text(self, name: str, text: str) -> None:
         write_text(self.directory / name, text)
 
@@ -233,20 +238,28 @@ class Run:
         scheduler: torch.optim.lr_scheduler.LRScheduler,
         metrics: dict[str, Any],
     ) -> None:
-        """Write the state after an epoch; metrics: numbers and lists by name. Raises InputError."""
-        history = [*self.history, metrics]
-        self.state = {
+        """Write the state after an epoch; metrics: numbers and lists by name.
+
+        Raises InputError when it cannot be written, or when weights are NaN or infinite, which the losses of the epoch
+        do not show if the last step did it. What was saved before is then unchanged.
+        """
+        state = {
             "format": FORMAT,
             "model": model.state_dict(),
             "items": items,
             "optimizer": optimizer.state_dict(),
             "scheduler": scheduler.state_dict(),
-            "history": history,
+            "history": [*self.history, metrics],
         }
+        if not all(bool(values.isfinite().all()) for values in _tensors(state)):
+            what = f"epoch {metrics['epoch']}: its last step made weights that are not finite"
+            raise InputError(f"{what}; {self.what_is_kept()}")
+        self.state = state
         if self.writes:
             try:
                 write_whole(self.directory / "checkpoint.pt", lambda path: torch.save(self.state, path))
                 self._write_results()
+                (self.directory / "calibration.pt").unlink(missing_ok=True)  # it belongs to an earlier epoch
             except InputError as error:
                 raise InputError(f"{error}; fix that; the same command with --resume then continues") from error
 
@@ -266,3 +279,12 @@ class Run:
         if self.lock:
             self.lock.release()
             self.lock = None
+
+
+def _tensors(state: Any) -> Iterator[Tensor]:
+    """All tensors in nested dicts and lists."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, dict | list):
+        for value in state.values() if isinstance(state, dict) else state:
+            yield from _tensors(value)

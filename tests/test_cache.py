@@ -25,6 +25,7 @@ from data.cache import KEPT, NO_CACHE, Cache, CachedFrames, DecodedFrames, conte
 from data.clips import open_clips
 from data.frames import find_videos
 from data.pictures import FrameError, decode
+from data.times import times_path, write_times
 from utils import InputError
 
 SIZE = (16, 20, 3)  # height, width, channels
@@ -374,6 +375,13 @@ def test_the_digest_of_the_content_is_that_of_a_copy_and_of_no_other(videos, roo
         shutil.copytree(root, copy)
         change(copy)
         assert content_digest(find_videos(copy)) != first
+
+
+def test_the_digest_of_the_content_knows_the_gaps_between_clips(videos):
+    first, frames = content_digest(videos), len(videos[0].frames)
+    for seconds, is_same in ((np.arange(frames), True), (np.arange(frames) + 9 * (np.arange(frames) > 2), False)):
+        write_times(times_path(videos[0].directory), seconds)
+        assert (content_digest(videos) == first) is is_same
 
 
 def test_an_interrupted_build_leaves_nothing(videos, root, decoding):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers import evaluate, one_line, run_of, train, trained
 
+import Train
 from data.cache import NO_CACHE
 from data.clips import Clips, open_clips, testing_loader
 from data.frames import find_videos
@@ -186,6 +187,23 @@ def test_a_kill_while_calibrating_is_made_good_by_resuming(dataset, monkeypatch)
     changed = (run_of() / "calibration.pt").stat().st_mtime_ns
     assert train("--resume") == 0
     assert (run_of() / "calibration.pt").stat().st_mtime_ns == changed  # it is there: nothing to do
+
+
+def test_no_calibration_outlives_its_epoch(dataset, monkeypatch):
+    real, calls = Train.train_epoch, []
+
+    def until_epoch_2(*arguments):
+        calls.append(1)
+        return real(*arguments) if len(calls) == 1 else kill()
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Train, "train_epoch", until_epoch_2)
+        train("--msize", 0, epochs=2)
+    assert command(run_of()) == 0 and (run_of() / "calibration.pt").exists()
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(calibration, "calibrate", kill)
+        train("--msize", 0, "--resume", epochs=2)
+    assert not (run_of() / "calibration.pt").exists()
 
 
 def test_overwriting_leaves_nothing_of_the_old_run(dataset, monkeypatch):

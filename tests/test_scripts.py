@@ -398,6 +398,25 @@ def test_a_loss_that_is_not_finite_stops_the_run(dataset, monkeypatch, capsys):
     assert len(contents(run_of())[2]) == 1
 
 
+def test_a_last_step_that_breaks_the_weights_keeps_the_epoch_before(dataset, monkeypatch, capsys):
+    real, calls = Train.train_step, []
+
+    def breaks(network, *others):
+        step = real(network, *others)
+        calls.append(1)
+        if len(calls) == 6:  # the last of epoch 2
+            with torch.no_grad():
+                next(network.parameters()).fill_(float("nan"))
+        return step
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Train, "train_step", breaks)
+        assert train(epochs=3) == 2
+    one_line(capsys, "epoch 2", "not finite", "keeps the state after epoch 1")
+    assert len(contents(run_of())[2]) == 1
+    assert train("--resume", epochs=3) == 0
+
+
 def test_a_full_disk_keeps_the_last_good_files(dataset, monkeypatch, capsys):
     save, calls = torch.save, []
 

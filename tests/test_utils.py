@@ -422,10 +422,16 @@ def test_torch_on_a_full_disk_is_called_that(tmp_path):
         utils.write_whole(tmp_path / "file", save)
 
 
-def test_temporary_files_of_dead_writers_alone_are_removed(tmp_path):
-    program = "import os, pathlib, sys, utils\n"
-    program += "utils.write_whole(pathlib.Path(sys.argv[1]), lambda path: (path.touch(), os._exit(1)))"
-    subprocess.run([sys.executable, "-c", program, tmp_path / "file"], cwd=Path(utils.__file__).parent)
+WRITE_A_FILE = "utils.write_whole(pathlib.Path(sys.argv[1]) / 'file', lambda path: (path.touch(), os._exit(1)))"
+WRITE_A_FOLDER = (
+    "with utils.written_together(pathlib.Path(sys.argv[1]), ()) as folder: (folder / 'file').touch(), os._exit(1)"
+)
+
+
+@pytest.mark.parametrize("write", [WRITE_A_FILE, WRITE_A_FOLDER])
+def test_temporary_files_of_dead_writers_alone_are_removed(tmp_path, write):
+    program = f"import os, pathlib, sys, utils\n{write}"
+    subprocess.run([sys.executable, "-c", program, tmp_path], cwd=Path(utils.__file__).parent)
     assert len(os.listdir(tmp_path)) == 1
     alive = tmp_path / f".{utils._writer()}-00{utils.PART}"
     elsewhere = tmp_path / f".ffffffff-1-00{utils.PART}"
