@@ -7,6 +7,7 @@ from data.clips import CHUNK, open_split, testing_loader
 from exp import flags
 from exp.checkpoints import SHAPE
 from exp.device import pick_device
+from exp.pack import is_packed
 from exp.record import read_record
 from exp.scoring.calibration import calibrate, describe, hold_out, save
 from exp.scoring.trained import load_trained
@@ -38,6 +39,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             args.calibration_share = 0
     args.run = model_path
     flags.check_one_gpu(args)
+    if is_packed(model_path.parent):
+        raise InputError(
+            f"{model_path.parent} holds packed weights, whose files must not change: pack the run again with another"
+            " calibration, or copy the folder elsewhere and calibrate the copy"
+        )
     if args.dataset_type is None:
         raise InputError(f"--dataset_type: name the data set whose training videos are normal for {model_path}")
     return args

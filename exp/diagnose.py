@@ -1,4 +1,4 @@
-"""Inspect the memory of a run: `python -m exp.diagnose RUN` shows which items win queries, and where in the frame.
+"""Inspect a trained memory: `python -m exp.diagnose RUN` shows which items win queries, and where in the frame.
 
     memory.json                      all numbers below
     figures/memory/wins.png          how many queries each item is nearest to
@@ -25,8 +25,10 @@ from data.cache import NO_CACHE
 from data.clips import Clips, Source, normalise, open_split, testing_loader
 from data.pictures import read_picture
 from exp import flags
+from exp.pack import find_weights, is_packed
 from exp.record import read_record
 from exp.report.memory_figures import Wins, draw_cosines, draw_embedding, draw_maps, draw_wins
+from exp.run import run_directory
 from exp.scoring.score import to_unit
 from exp.scoring.trained import load_trained
 from model import memory
@@ -153,9 +155,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(
         prog="python -m exp.diagnose", description="Show which memory items a run uses, and where in the frame."
     )
-    parser.add_argument("run", type=Path, help="the directory of a run")
-    parser.add_argument("--dataset_path", help="the folder that contains the data sets; that of the run if not given")
-    parser.add_argument("--output_dir", type=Path, help="where memory.json and figures go; the run if not given")
+    parser.add_argument(
+        "run", type=Path, metavar="RUN", help="the directory of a run, or of packed weights (exp/weights/NAME)"
+    )
+    parser.add_argument(
+        "--dataset_path",
+        help="the folder that contains the data sets; that of the run, or ./dataset for weights, if not given",
+    )
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        help="where memory.json and figures go; the run, or exp/<dataset_type>/<method>/NAME for weights, if not given",
+    )
     parser.add_argument("--clips", type=flags.positive_int, default=400, help="number of clips drawn from each split")
     parser.add_argument(
         "--queries", type=flags.positive_int, default=1000, help="approximate number of queries per split in the t-SNE"
@@ -168,22 +179,34 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def look_up(args: argparse.Namespace) -> tuple[Source, Path]:
+    """The data set that a run or packed weights were made with, and the folder for the results. Raises InputError."""
+    if is_packed(args.run):
+        name = args.run.resolve().name
+        _, about = find_weights(name)
+        usual = {"dataset_path": "./dataset", "bad_frames": "fail", **about}
+        output = args.output_dir or run_directory(about["dataset_type"], about["method"], name)
+    else:
+        usual, output = read_record(args.run).flags, args.output_dir or args.run
+    path = args.dataset_path or usual["dataset_path"]
+    # only few clips are read, so no cache of all frames is made
+    return Source(path, usual["dataset_type"], NO_CACHE, usual["bad_frames"]), output
+
+
 def main() -> None:
     args = parse()
-    flags_then = read_record(args.run).flags
+    source, output = look_up(args)
     trained = load_trained(args.run, device=args.device)
     if not len(trained.items):
         raise InputError(f"{args.run} was trained without a memory (--msize 0), so there are no items to inspect")
-    dataset_path = args.dataset_path or flags_then["dataset_path"]
-    # only few clips are read, so no cache of all frames is made
-    source, wins = Source(dataset_path, flags_then["dataset_type"], NO_CACHE, flags_then["bad_frames"]), {}
+    wins = {}
     for split in SPLITS:
         clips = open_split(source, split, trained.shape)
         wins[split] = collect(trained.model, trained.items, clips, args.clips, args.queries, args.seed)
 
     items = trained.items.cpu()
     cosines = memory.similarity(items, items).numpy()
-    output, kind = args.output_dir or args.run, args.figure_format
+    kind = args.figure_format
     figures, content = output / "figures" / "memory", numbers(wins, cosines)
     draw_wins(figures / f"wins.{kind}", wins)
     draw_cosines(figures / f"cosines.{kind}", cosines, content["collapsed"], COLLAPSED)

@@ -37,6 +37,11 @@ def sha256(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def is_packed(directory: Path) -> bool:
+    """Whether a folder holds packed weights of the repository, whose files must stay as they were packed."""
+    return directory.resolve().parent == FOLDER.resolve() and (directory / SUMS).is_file()
+
+
 def find_weights(name: str) -> tuple[Path, dict[str, Any]]:
     """The folder of the named weights, and its metrics.json as a dict. Raises InputError if missing or damaged."""
     there = sorted(path.parent.name for path in FOLDER.glob(f"*/{SUMS}"))

@@ -12,6 +12,7 @@ import torch
 from helpers import ROOT, call, evaluate, one_line, run_of, trained
 
 import Evaluate
+from exp import calibrate, diagnose
 from exp import pack as weights
 from exp.checkpoints import SHAPE, build_model, load_model
 from exp.scoring.trained import load_trained
@@ -97,6 +98,24 @@ def test_evaluating_writes_nothing_beside_the_weights(tiny):
     assert with_weights("--weights", "tiny") == 0
     assert sorted(tiny.iterdir()) == before
     assert (Path("exp") / "own" / "recon" / "tiny" / "scores.csv").is_file()
+
+
+def test_the_memory_of_packed_weights_is_looked_at(tiny, capsys):
+    before = sorted(tiny.iterdir())
+    assert call(diagnose, tiny, "--clips", 2, "--queries", 10) == 0
+    assert sorted(tiny.iterdir()) == before
+    assert (Path("exp") / "own" / "recon" / "tiny" / "memory.json").is_file()
+    (tiny / "m_items.pt").write_bytes(b"other items")
+    assert call(diagnose, tiny) == 2
+    one_line(capsys, tiny / "m_items.pt", "not the file that was packed")
+
+
+def test_packed_weights_keep_their_calibration(tiny, capsys):
+    assert call(calibrate, tiny, "--dataset_type", "own") == 2
+    one_line(capsys, tiny, "pack the run again", "copy the folder")
+    assert with_weights("--weights", "tiny") == 0
+    shutil.copytree(tiny, "copied")
+    assert call(calibrate, "copied", "--dataset_type", "own") == 0
 
 
 def test_the_sums_are_those_of_sha256sum(tiny):
