@@ -1,4 +1,4 @@
-"""The doctor of a data set: reports what it contains and what is wrong with it.
+"""Checks a data set: reports what it contains and what is wrong with it.
 
     python -m data.check DATASET [--dataset_path ./dataset]     DATASET: a --dataset_type, or the path of its folder
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from data import findings as look
 from data import synthetic
 from data.archives import differences
-from data.findings import SCRIPTS, Checked, Finding, FrameFacts
+from data.findings import READ_BY, Checked, Finding, FrameFacts
 from data.frames import Video, scan, split_directory
 from data.intervals import Labels, LabelsError, seconds_at
 from data.labels import BUILT_IN, FAMILIES, frame_labels, label_source
@@ -39,11 +39,11 @@ def find(dataset: Path, split: str) -> tuple[list[Video], list[Finding]]:
         directory = split_directory(dataset.parent, dataset.name, split)
         scanned = list(scan(directory))
     except InputError as error:
-        return [], [Finding("error", str(error), SCRIPTS[split])]
-    findings = [Finding("error", problem, SCRIPTS[split]) for _, problem in scanned if problem]
+        return [], [Finding("error", str(error), READ_BY[split])]
+    findings = [Finding("error", problem, READ_BY[split]) for _, problem in scanned if problem]
     if not scanned:
         text = f"no videos in {directory}: each video is a folder of frames there"
-        findings.append(Finding("error", text, SCRIPTS[split]))
+        findings.append(Finding("error", text, READ_BY[split]))
     return [video for video, _ in scanned if video.frames], findings
 
 
@@ -87,7 +87,7 @@ def check(
     if not os.path.isdir(dataset):
         split_directory(dataset.parent, dataset.name, "training")  # which raises InputError
     videos, findings = {}, []
-    for split in SCRIPTS:
+    for split in READ_BY:
         videos[split], more = find(dataset, split)
         findings += more
     checked, labels = read_videos(videos), None
@@ -96,12 +96,12 @@ def check(
     if testing := videos["testing"]:
         try:
             labels = frame_labels(dataset.parent, dataset.name, testing, avenue_labels, seconds_at(fps))
-            findings += look.label_findings(labels, t_length)
+            findings += look.label_findings(labels, checked, t_length)
             if dataset.name == "avenue" and labels:
                 findings += look.avenue_families(labels, dataset, testing, avenue_labels)
         except InputError as error:
             problems = error.problems if isinstance(error, LabelsError) else [str(error)]
-            findings += [Finding("error", problem, SCRIPTS["testing"]) for problem in problems]
+            findings += [Finding("error", problem, READ_BY["testing"]) for problem in problems]
         findings += [Finding(level, text) for level, text in mask_findings(dataset, testing, labels)]
     findings += look.frame_names(checked)
     findings += look.pixel_kinds(checked)
@@ -135,13 +135,13 @@ def report(dataset: Path, checked: Sequence[Checked], labels: Labels | None, t_l
     print(
         f"{one_line(str(dataset))}\n{'split':<10}{'videos':>8}{'frames':>10}{f'clips of {t_length}':>14}   frame sizes"
     )
-    for split in SCRIPTS:
+    for split in READ_BY:
         some = [one for one in checked if one.split == split]
         frames = [frame for one in some for frame in one.frames]
         clips = 0
         for one in some:
             with contextlib.suppress(InputError):  # of broken times, which are a finding
-                clips += one.clips(t_length)
+                clips += len(one.ends(t_length))
         sizes = Counter(frame.size for frame in frames if frame.size).most_common()
         listed = named([f"{width}x{height}" for (width, height), _ in sizes])
         print(f"{split:<10}{len(some):>8}{len(frames):>10}{clips:>14}   {listed}")

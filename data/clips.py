@@ -23,7 +23,7 @@ from data import synthetic
 from data.cache import KEPT, Cache, CachedFrames, DecodedFrames, open_frames, without_bad_videos
 from data.frames import Video, find_videos, split_directory
 from data.pictures import FrameError
-from data.times import clip_ends, gaps_of
+from data.times import clip_ends, gaps_of, no_clip, no_clips
 from utils import InputError, named, one_line
 
 CHUNK = 8  # the default number of test clips encoded at once; no score depends on it
@@ -55,16 +55,15 @@ class Clips(Dataset):
             is_gap = gaps_of(video)
             last = clip_ends(is_gap, t_length)
             if not len(last):
-                at_once = "" if len(video.frames) < t_length else " without a gap in time"
-                short = f"{len(video.frames)} frames, a clip needs {t_length}{at_once}"
-                print(f"warning: video {one_line(video.name)} is skipped: {short}", file=sys.stderr)
+                short = no_clip(len(video.frames), t_length)
+                print(f"warning: video {one_line(video.name)} is skipped: it has {short}", file=sys.stderr)
                 continue
             self.videos.append(video)
             self.ends.append(last)
             self.gaps.append(np.diff(np.cumsum(is_gap)[last], prepend=np.sum(is_gap[: last[0] + 1])) > 0)
             firsts.append(end - len(video.frames) + last - t_length + 1)
         if not self.videos:
-            raise InputError(f"no video of {videos[0].directory.parent} is {t_length} frames long (--t_length)")
+            raise InputError(no_clips(videos[0].directory.parent, t_length))
         self.first = np.concatenate(firsts)  # the index of each clip's first frame
         if named_gaps := [video.name for video, gaps in zip(self.videos, self.gaps, strict=True) if gaps.any()]:
             count = sum(int(gaps.sum()) for gaps in self.gaps)

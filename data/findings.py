@@ -1,5 +1,6 @@
 """The checks of data.check on a data set that was read: each function yields findings of one kind."""
 
+import contextlib
 import os
 import re
 from collections import Counter, defaultdict
@@ -13,10 +14,10 @@ import numpy as np
 from data.frames import LITTER, Video, ambiguous, decimals, order_in_doubt
 from data.intervals import Labels, intervals
 from data.labels import FAMILIES, frame_labels, label_source
-from data.times import clip_ends, gaps_of
+from data.times import clip_ends, gaps_of, no_clip, no_clips
 from utils import InputError, named
 
-SCRIPTS = {"training": "training", "testing": "evaluation"}  # the script that reads a split
+READ_BY = {"training": "training", "testing": "evaluation"}  # split -> what reads it
 
 
 class Finding(NamedTuple):
@@ -24,7 +25,7 @@ class Finding(NamedTuple):
 
     level: str  # "error", "warning" or "note"
     text: str
-    fails: str | None = None  # the script that an error makes fail, a value of SCRIPTS
+    fails: str | None = None  # the script that an error makes fail, a value of READ_BY
 
 
 class FrameFacts(NamedTuple):
@@ -47,9 +48,9 @@ class Checked(NamedTuple):
     def __str__(self) -> str:
         return f"{self.split} video {self.video.name}"
 
-    def clips(self, t_length: int) -> int:
-        """How many clips it has. Raises InputError where its times are broken."""
-        return len(clip_ends(gaps_of(self.video), t_length))
+    def ends(self, t_length: int) -> np.ndarray:
+        """The indices (n,) of the last frames of its clips. Raises InputError where its times are broken."""
+        return clip_ends(gaps_of(self.video), t_length)
 
 
 def unread(checked: Sequence[Checked]) -> Iterator[Finding]:
@@ -57,28 +58,25 @@ def unread(checked: Sequence[Checked]) -> Iterator[Finding]:
     for one in checked:
         if broken := [frame.error for frame in one.frames if frame.error]:
             others = f" (and {len(broken) - 1} more frames of this video)" if len(broken) > 1 else ""
-            yield Finding("error", broken[0] + others, SCRIPTS[one.split])
+            yield Finding("error", broken[0] + others, READ_BY[one.split])
 
 
 def lengths(checked: Sequence[Checked], t_length: int, batch_size: int) -> Iterator[Finding]:
     """Videos shorter than a clip, broken times, splits without a clip, training clips that do not fill a batch."""
-    for split, script in SCRIPTS.items():
+    for split, script in READ_BY.items():
         some = [one for one in checked if one.split == split]
         clips = 0
         for one in some:
             try:
-                found = one.clips(t_length)
+                found = len(one.ends(t_length))
             except InputError as error:
                 yield Finding("error", str(error), script)
                 continue
             clips += found
             if not found:
-                at_once = "" if len(one.frames) < t_length else " without a gap in time"
-                needed = f"but a clip has {t_length}{at_once} (--t_length)"
-                short = f"{one} has {len(one.frames)} frames, {needed}: it is skipped"
-                yield Finding("warning", short)
+                yield Finding("warning", f"{one} has {no_clip(len(one.frames), t_length)}: it is skipped")
         if some and not clips:
-            yield Finding("error", f"no {split} video is {t_length} frames long (--t_length)", script)
+            yield Finding("error", no_clips(some[0].video.directory.parent, t_length), script)
         elif some and split == "training" and clips < batch_size:
             text = f"{clips} training clips do not fill a batch of {batch_size}: add videos or reduce --batch_size"
             yield Finding("error", text, script)
@@ -177,8 +175,8 @@ def shared_frames(checked: Sequence[Checked], t_length: int) -> Iterator[Finding
             yield Finding("note", f"{first} and {second} share {count} pictures: are they the same video?")
 
 
-def label_findings(labels: Labels | None, t_length: int) -> Iterator[Finding]:
-    """Findings about labels that fit the videos, or about missing labels (None)."""
+def label_findings(labels: Labels | None, checked: Sequence[Checked], t_length: int) -> Iterator[Finding]:
+    """Findings about labels that fit the testing videos in `checked`, or about missing labels (None)."""
     if labels is None:
         text = "no labels, so evaluation gives scores but no AUC: data/README.md says how to give them"
         yield Finding("warning", text)
@@ -186,8 +184,12 @@ def label_findings(labels: Labels | None, t_length: int) -> Iterator[Finding]:
     if unlabelled := [name for name, values in labels.items() if values is None]:
         text = f"{len(unlabelled)} testing videos are unlabelled, so they are scored but left out of metrics"
         yield Finding("note", f"{text}: {named(unlabelled)}")
-    labelled = {name: values for name, values in labels.items() if values is not None}
-    scored = {name: values[t_length - 1 :] for name, values in labelled.items() if len(values) >= t_length}
+    scored = {}
+    for one in checked:
+        values = labels[one.video.name] if one.split == "testing" else None
+        with contextlib.suppress(InputError):  # of broken times, which are a finding of `lengths`
+            if values is not None and len(ends := one.ends(t_length)):
+                scored[one.video.name] = values[ends]
     one_class = [name for name, values in scored.items() if values.all() or not values.any()]
     kinds = np.unique(np.concatenate([*scored.values(), []]))
     if len(kinds) == 0 and unlabelled:
@@ -218,12 +220,12 @@ def avenue_families(labels: Labels, dataset: Path, videos: Sequence[Video], fami
 
 def strays(dataset: Path) -> Iterator[Finding]:
     """Files and folders that are not used, and remains of a stopped data.prepare."""
-    known = {dataset: {*SCRIPTS, "frame_labels.npy", "frame_labels.csv"}}
-    known |= {dataset / split: {"frames", "times"} for split in SCRIPTS}
+    known = {dataset: {*READ_BY, "frame_labels.npy", "frame_labels.csv"}}
+    known |= {dataset / split: {"frames", "times"} for split in READ_BY}
     known[dataset / "testing"].add("masks")
     found = [entry for folder, names in known.items() if folder.is_dir() for entry in folder.iterdir()]
     found = [entry for entry in found if entry.name not in known[entry.parent]]
-    for split in SCRIPTS:
+    for split in READ_BY:
         if (frames := dataset / split / "frames").is_dir():
             others = [entry for entry in frames.iterdir() if not os.path.isdir(entry) or entry.name.endswith(".part")]
             found += [entry for entry in others if os.path.exists(entry)]  # broken links are reported as errors

@@ -25,9 +25,9 @@ STEPS = 5  # how many usual steps make a gap in a recording with few frames per 
 class Clock:
     """Places frames in time, and finds the gaps that no clip may span.
 
-    A gap is a step of at least 2 seconds or at least 5 usual steps, whichever is longer. A step back in time is also a
-    gap, and time then continues one such gap later, so that times never decrease. The usual step is the median of the
-    last nine steps; step: the expected step at the start, in seconds.
+    A gap is a step of at least 2 seconds, and of at least 5 usual steps, which are longer below 2.5 frames per second.
+    A step back in time is also a gap, and time then continues one such gap later, so that times never decrease. The
+    usual step is the median of the last nine steps; step: the expected step at the start, in seconds.
     """
 
     def __init__(self, step: float):
@@ -80,6 +80,17 @@ def clip_ends(is_gap: np.ndarray, t_length: int) -> np.ndarray:
     before = np.cumsum(is_gap)  # the number of gaps up to each frame
     first = t_length - 1
     return np.flatnonzero(before[first:] == before[: max(len(before) - first, 0)]) + first
+
+
+def no_clip(frames: int, t_length: int) -> str:
+    """Why a video with this many frames has no clip, for a message."""
+    at_once = "" if frames < t_length else " without a gap in time"
+    return f"{frames} frames, but a clip has {t_length}{at_once} (--t_length)"
+
+
+def no_clips(where: object, t_length: int) -> str:
+    """The message for a folder of videos that have no clip at all."""
+    return f"no video in {where} has {t_length} consecutive frames without a gap in time (--t_length)"
 
 
 class Times(NamedTuple):

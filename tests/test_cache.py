@@ -130,7 +130,7 @@ def test_a_kept_file_is_used_without_decoding(videos, root, decoding):
     assert right(again, root)
 
 
-def test_cache_false_writes_nothing(videos, root):
+def test_without_a_cache_nothing_is_written(videos, root):
     open_frames(videos, "training", *SIZE, cache=NO_CACHE)[0:2]
     assert not kept(root).exists()
 

@@ -1,4 +1,4 @@
-"""The doctor: what it calls an error stops Train.py or Evaluate.py, and nothing else does; what it finds is named."""
+"""data.check: what it calls an error stops Train.py or Evaluate.py, and nothing else does; what it finds is named."""
 
 import os
 import shutil
@@ -34,7 +34,7 @@ def dataset(tmp_path, make_videos, monkeypatch):
     return own
 
 
-def doctor(capsys, *arguments):
+def run_check(capsys, *arguments):
     """The exit status and the lines after the tables: findings and, last, the verdict."""
     capsys.readouterr()
     status = check.main([str(argument) for argument in arguments])
@@ -43,7 +43,7 @@ def doctor(capsys, *arguments):
 
 def findings(capsys, *arguments):
     """The findings on data that trains and evaluates."""
-    status, lines = doctor(capsys, *arguments)
+    status, lines = run_check(capsys, *arguments)
     training, evaluation = lines[-1].split("; ")
     assert status == 0
     assert training.startswith("training: nothing found that stops it (every frame decodes, ")
@@ -142,7 +142,7 @@ def computes(script, function, monkeypatch, *arguments):
 def test_errors_are_what_stops_the_scripts(name, dataset, model, monkeypatch, capsys):
     damage, fails = BREAKS[name]
     damage(dataset / "training" / "frames", dataset / "testing" / "frames", dataset)
-    status, lines = doctor(capsys, "own")
+    status, lines = run_check(capsys, "own")
     assert status == bool(fails)
     errors = [line for line in lines if line.startswith("error: ")]
     assert all(line.startswith(f"error: {fails} fails: ") for line in errors) and bool(errors) == bool(fails)
@@ -160,7 +160,7 @@ def test_all_problems_are_found_at_once(dataset, capsys):
     (training / "2" / "notes.txt").touch()
     (testing / "5").mkdir()
     (dataset / "frame_labels.csv").write_text("video,first,last\n3,6,12\n3,1\n4,0,5\n")
-    status, lines = doctor(capsys, dataset)
+    status, lines = run_check(capsys, dataset)
     assert status == 1 and lines[-1] == "training would fail; evaluation would fail"
     errors = [line for line in lines if line.startswith("error: ")]
     assert lines[: len(errors)] == errors  # the worst first
@@ -177,12 +177,12 @@ def test_all_problems_are_found_at_once(dataset, capsys):
 
 
 def test_flags_are_those_of_training(dataset, capsys):
-    assert doctor(capsys, "own", "--batch_size", 12)[0] == 0
-    status, lines = doctor(capsys, "own", "--batch_size", 13)
+    assert run_check(capsys, "own", "--batch_size", 12)[0] == 0
+    status, lines = run_check(capsys, "own", "--batch_size", 13)
     assert status == 1 and "12 training clips do not fill a batch of 13" in lines[0]
-    assert doctor(capsys, "own", "--batch_size", 20, "--t_length", 1)[0] == 0
-    assert doctor(capsys, "own", "--t_length", 10, "--batch_size", 2)[0] == 0
-    status, lines = doctor(capsys, "own", "--t_length", 13)
+    assert run_check(capsys, "own", "--batch_size", 20, "--t_length", 1)[0] == 0
+    assert run_check(capsys, "own", "--t_length", 10, "--batch_size", 2)[0] == 0
+    status, lines = run_check(capsys, "own", "--t_length", 13)
     assert status == 1 and lines[-1] == "training would fail; evaluation would fail"
 
 
@@ -218,7 +218,7 @@ def test_masks_are_checked(dataset, capsys):
 
 def test_labels_in_seconds_need_times_or_a_rate(dataset, capsys):
     (dataset / "frame_labels.csv").write_text("video,first,last\n3,0:00.6,0:00.8\n4,0:00,0:00.5\n")
-    status, lines = doctor(capsys, "own")
+    status, lines = run_check(capsys, "own")
     assert status == 1 and "--fps of Evaluate.py" in lines[0]
     assert findings(capsys, "own", "--fps", 10) == []
     assert check.main(["own", "--fps", "10"]) == 0
@@ -234,7 +234,7 @@ def test_a_data_set_is_given_by_name_or_path(dataset, tmp_path, capsys, monkeypa
     assert findings(capsys, ".") == findings(capsys, "own", "--dataset_path", "..") == expected
 
 
-def test_the_embedded_data_set_is_made_and_healthy(tmp_path, capsys, monkeypatch):
+def test_the_synthetic_data_set_is_made_and_has_no_findings(tmp_path, capsys, monkeypatch):
     from data import synthetic
 
     monkeypatch.setattr(synthetic.ensure, "__defaults__", (synthetic.Size(32, 2, 12, 2, 60),))
@@ -405,7 +405,7 @@ def test_avenue_says_which_labels(dataset, make_videos, capsys):
     assert f"8{36:>21}{masks.sum():>10}" in capsys.readouterr().out
     (avenue / "testing" / "frames" / "8" / "000.jpg").unlink()
     (avenue / "testing" / "frames" / "21" / "000.jpg").unlink()
-    status, lines = doctor(capsys, "avenue")
+    status, lines = run_check(capsys, "avenue")
     assert status == 1 and sum(line.startswith("error: evaluation fails: ") for line in lines) == 2
 
 

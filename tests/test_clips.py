@@ -85,12 +85,12 @@ def test_short_videos_are_skipped_and_named(capsys):
     assert clips.lengths == [1, 2]
     assert [what_is_in(clips[i]) for i in range(3)] == [stack(1, 0, 3), stack(3, 0, 3), stack(3, 1, 3)]
     first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("warning: video 0 is skipped: 2 frames")
-    assert second.startswith("warning: video 2 is skipped: 1 frames")
+    assert first.startswith("warning: video 0 is skipped: it has 2 frames")
+    assert second.startswith("warning: video 2 is skipped: it has 1 frames")
 
 
 def test_only_short_videos_are_an_error():
-    with pytest.raises(InputError, match="5 frames long"):
+    with pytest.raises(InputError, match="5 consecutive frames"):
         clips_of(2, 4, t_length=5)
 
 

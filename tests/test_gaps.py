@@ -59,7 +59,7 @@ def test_clips_of_frames_whose_times_have_gaps(tmp_path, make_videos, capsys):
         assert torch.equal(clip, torch.from_numpy(np.concatenate(clips.frames[start : start + 3])))
     assert clips.select([2, 0]).ends[1].tolist() == [2, 7]
     error = capsys.readouterr().err
-    assert "video 3 is skipped: 5 frames, a clip needs 3 without a gap in time" in error
+    assert "video 3 is skipped: it has 5 frames, but a clip has 3 without a gap in time" in error
     assert "note: 1 gap in time in 1: no clip spans one" in error
 
 
@@ -70,6 +70,13 @@ def test_times_of_other_frames_are_an_error(tmp_path, make_videos, capsys):
         open_clips(videos, "training", 3, (8, 8, 3), NO_CACHE)
     assert check.main([str(tmp_path / "own")]) == 1
     assert "7 frames, but the video has 8" in capsys.readouterr().out
+
+
+def test_labels_of_frames_after_a_gap_do_not_count(dataset, capsys):
+    with_gap_in(dataset / "testing" / "frames" / "1", 6)
+    (dataset / "frame_labels.csv").write_text("video,first,last\n1,6,8\n")
+    assert check.main(["own"]) == 0
+    assert "all frames that get a score are normal, so evaluation gives no AUC" in capsys.readouterr().out
 
 
 def test_scores_are_not_averaged_over_a_gap():

@@ -1,4 +1,4 @@
-"""Pixel masks: what is found, what the doctor says of them, and masks made of what the archives ship."""
+"""Pixel masks: what is found, what data.check says of them, and masks made of what the archives ship."""
 
 from pathlib import Path
 

@@ -455,7 +455,7 @@ def test_a_full_disk_keeps_the_last_good_files(dataset, monkeypatch, capsys):
         (["--loss_separate", "inf"], ["--loss_separate"]),
         (["--t_length", "1"], ["--t_length"]),
         (["--method", "recon", "--t_length", "5"], ["--t_length"]),
-        (["--t_length", "11"], ["--t_length", "11 frames long"]),
+        (["--t_length", "11"], ["--t_length", "11 consecutive frames"]),
         (["--method", "other"], ["--method", "pred"]),
         (["--fdim", "16", "--mdim", "32"], ["--fdim", "--mdim"]),
         (["--c", "2"], ["--c"]),

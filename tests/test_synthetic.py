@@ -1,4 +1,4 @@
-"""The embedded data set: whole or not there, the same every time, and honest about what is abnormal."""
+"""The synthetic data set: whole or not there, the same every time, and honest about what is abnormal."""
 
 import hashlib
 import os
