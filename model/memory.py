@@ -47,13 +47,13 @@ def update_weight(queries: Tensor, items: Tensor) -> Tensor:
     return similarity(queries, items).softmax(dim=-2)
 
 
-def alone(values: Tensor, how: str) -> Tensor:
-    """The "max" or "sum" of values (...) over all processes when there is only one: the values unchanged."""
+def single_process(values: Tensor, how: str) -> Tensor:
+    """The reduction ("max" or "sum") over the processes when there is only one: returns the values (...) unchanged."""
     return values
 
 
 @torch.no_grad()
-def update(queries: Tensor, items: Tensor, over_processes: Callable[[Tensor, str], Tensor] = alone) -> Tensor:
+def update(queries: Tensor, items: Tensor, over_processes: Callable[[Tensor, str], Tensor] = single_process) -> Tensor:
     """The items moved towards the queries nearest to them, Eq. 3: (..., M, C).
 
     p_m <- normalise(p_m + Σ_{k in U_m} v'_{k,m} q_k), where U_m are the queries whose nearest item is m, and

@@ -3,9 +3,9 @@
 `score_one_by_one` is the rule itself, one frame after another. `score` gives the same scores faster. Whether a frame
 updates the memory depends on how well it is decoded, which depends on the memory, which depends on the earlier frames.
 But the queries do not depend on the memory, and an update is cheap. So `score` encodes a chunk of clips at once and
-GUESSES that all of its frames update the memory, or that none does, as the last frame did. It rolls the memory through
-the chunk under this guess, decodes the chunk at once with each clip's own items, and accepts the frames up to and
-including the first one that contradicts the guess: up to there, each frame had exactly the items of the rule.
+assumes that every frame does what the last frame did: update the memory, or leave it. It rolls the memory through the
+chunk under this guess, decodes the chunk at once with each clip's own items, and accepts the frames up to and including
+the first one that contradicts the guess: up to there, each frame had exactly the items of the rule.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -126,7 +126,7 @@ def score(model: ConvAE, items: Tensor, batches: Iterable[Batch], scoring: Scori
             if wrong:  # the decision for frame n - 1 is not the guessed one
                 guess = not guess
                 after = memory.update(queries[n - 1], before[n - 1]) if guess else before[n - 1]
-                window = n  # decisions change often here, so that few frames should be decoded in vain
+                window = n  # decisions change often here, and frames after a wrong guess are decoded twice
             else:
                 window *= 2
             places_scored = places[first : first + n]
