@@ -61,7 +61,7 @@ class Stream:
         else:
             self.shown, self.name = printable(source), printable(Path(source).stem)
             if not Path(source).is_file():
-                what = "is a folder, which is scored as a data set" if Path(source).is_dir() else "is not there"
+                what = "is a folder, which is scored as a data set" if Path(source).is_dir() else "does not exist"
                 what = what if not Path(source).exists() or Path(source).is_dir() else "is a pipe or a device"
                 raise InputError(f"video {self.shown} {what}: give a video file")
         self.reader = self._open()

@@ -157,7 +157,7 @@ def ensure(dataset_path: Path | str, size: Size = DEFAULT) -> None:
     except OSError as error:
         if not is_there(dataset_path):  # otherwise another process has made it
             what = f"cannot make the data set {root}: {reason(error)}"
-            raise InputError(f"{what}; remove what is there, or give another --dataset_path") from error
+            raise InputError(f"{what}; remove that folder, or give another --dataset_path") from error
 
 
 def _remove_abandoned(parent: Path) -> None:

@@ -81,21 +81,21 @@ def _check_weights(weights: Any, shape: Mapping[str, Any]) -> None:
 
 def _check_model(content: dict) -> None:
     _check_shape(content["shape"])
-    _need(_is_count(content["epoch"]), "its epoch is no number of 0 or more")
+    _need(_is_count(content["epoch"]), "its epoch is not a whole number of 0 or more")
     _check_weights(content["model"], content["shape"])
 
 
 def _check_items_file(content: dict) -> None:
     _check_items(content["items"])
     _need(content["method"] in ("pred", "recon"), "its method is neither pred nor recon")
-    _need(_is_count(content["epoch"]), "its epoch is no number of 0 or more")
+    _need(_is_count(content["epoch"]), "its epoch is not a whole number of 0 or more")
 
 
 def _check_checkpoint(content: dict) -> None:
     """Check all but the weights: check_resumable does that, since a checkpoint does not hold the shape."""
     _check_items(content["items"])
     history = content["history"]
-    _need(isinstance(history, list) and all(isinstance(line, dict) for line in history), "its history is no list")
+    _need(isinstance(history, list) and all(isinstance(line, dict) for line in history), "its history is not a list")
     epochs = [line.get("epoch") for line in history]
     _need(epochs == list(range(1, len(history) + 1)), "its history does not count the epochs from 1")
     for line in history:
@@ -121,7 +121,7 @@ def _check_calibration(content: dict) -> None:
         values = content[name]
         fits = isinstance(values, Tensor) and values.is_floating_point() and tuple(values.shape) == (sum(lengths),)
         _need(fits, f"its {name} does not have one value per frame")
-    _need(_is_number(content["th"]) and content["th"] >= 0, "its th is no number of 0 or more")
+    _need(_is_number(content["th"]) and content["th"] >= 0, "its th is not a number of 0 or more")
     _need(type(content["held_out"]) is bool, "its held_out is neither true nor false")
 
 
@@ -184,7 +184,8 @@ def check_resumable(path: Path, content: dict[str, Any], shape: Mapping[str, Any
         wrong = [name for name, value in group.items() if name != "params" and not _is_setting(value)]
         _need(not wrong, "its optimizer holds something other than settings")
         scheduler = content["scheduler"]
-        _need(all(_is_setting(v) or _is_metric(v) for v in scheduler.values()), "its scheduler holds no numbers")
+        known = all(_is_setting(value) or _is_metric(value) for value in scheduler.values())
+        _need(known, "its scheduler holds something other than settings")
         _need(scheduler["last_epoch"] == len(content["history"]), "its scheduler is at another epoch than its history")
     except InputError as error:
         raise InputError(f"{path} cannot be resumed: {error}") from None
@@ -226,13 +227,14 @@ def load_model(model_path: Path, items_path: Path, given: Mapping[str, Any]) -> 
     if tuple(items["items"].shape) != (shape["msize"], shape["fdim"]):
         raise InputError(
             f"{items_path} holds items of shape {tuple(items['items'].shape)}, {model_path} needs "
-            f"({shape['msize']}, {shape['fdim']}): name its own (--m_items_dir of Evaluate.py)"
+            f"({shape['msize']}, {shape['fdim']}): give the items saved with this model (--m_items_dir of Evaluate.py)"
         )
     for name, own in (("method", shape["method"]), ("epoch", file["epoch"])):
         if items[name] not in (None, own) and own is not None:
             raise InputError(
-                f"{items_path} is of {name} {items[name]}, {model_path} of {name} {own}: name its own"
-                " (--m_items_dir of Evaluate.py; a run that was killed while saving is mended by Train.py --resume)"
+                f"{items_path} is of {name} {items[name]}, {model_path} of {name} {own}: give the items saved with this"
+                " model (--m_items_dir of Evaluate.py; a run that was killed while saving is repaired by Train.py"
+                " --resume)"
             )
     model = build_model(shape)
     model.load_state_dict(file["model"])

@@ -53,7 +53,8 @@ def pick_device(name: str, gpus: list[int] | None = None) -> torch.device:
         raise InputError(f"--device {name}: give auto, cpu, cuda, cuda:N or mps")
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
     if int(index or 0) >= there:
-        raise InputError(f"--device {name} is not there ({there} of kind {kind} found): --device cpu works everywhere")
+        found = f"{kind.upper()} devices found: {there}"
+        raise InputError(f"--device {name}: there is no such device ({found}); --device cpu works everywhere")
     if kind == "cpu":
         keep_freed_memory()
     return torch.device(name)

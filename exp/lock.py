@@ -41,7 +41,7 @@ def _lock_for(directory: Path, file: IO[str]) -> None:
         file.seek(0)
         holder = file.read(200).strip() or "another process"
         file.close()
-        raise InputError(f"{holder} is training in {directory}: wait for it, or name another --exp_dir") from None
+        raise InputError(f"{holder} is training in {directory}: wait for it, or choose another --exp_dir") from None
 
 
 if sys.platform == "win32":

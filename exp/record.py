@@ -57,7 +57,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     found = [parse_line(line) for line in lines]
     if None in found:
         number = found.index(None) + 1
-        raise InputError(f"{path} is damaged in line {number}: Train.py --resume mends it")
+        raise InputError(f"{path} is damaged in line {number}: Train.py --resume repairs it")
     return [line for line in found if line is not None]
 
 

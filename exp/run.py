@@ -95,16 +95,17 @@ def call(script: str, *arguments: object) -> None:
     """Run Train.py or Evaluate.py in a separate process. Raises InputError if it fails; it prints the reason itself."""
     command = [sys.executable, str(Path(__file__).parents[1] / script), *map(str, arguments)]
     if subprocess.run(command).returncode:
-        raise InputError(f"{script} failed, its message is above; this was: {shlex.join(command[1:])}")
+        raise InputError(f"{script} failed, its message is above; the command was: {shlex.join(command[1:])}")
 
 
 # A run in progress ----------------------------------------------------------------------------------------------------
 
 
 class Run:
-    """The directory of a run. Creating a Run only reads; `begin` removes the files to discard, and writes.
+    """The directory of a run. Creating a Run locks an existing one and reads it; `begin` removes the files to discard,
+    and writes.
 
-    `writes` is False in the processes that write nothing: those of rank 1 and above.
+    `writes` is False in the processes that write nothing, and take no lock: those of rank 1 and above.
     """
 
     def __init__(
@@ -149,7 +150,7 @@ class Run:
         elif self._holds_an_epoch():  # without it, the run was killed in epoch 1 and starts again
             raise InputError(
                 f"--resume: {checkpoint} is missing, and {self.directory} holds a trained model that would be"
-                " lost: bring the checkpoint back, or name another --exp_dir"
+                " lost: bring the checkpoint back, or choose another --exp_dir"
             )
 
     def expect_data(self, digest: str, may_differ: bool = False) -> None:

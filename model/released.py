@@ -88,7 +88,7 @@ def read_model(path: Path) -> ReleasedModel:
                 raise InputError(f"{name} is missing")
         for name, shape in shapes.items():
             if name not in expected:
-                raise InputError(f"{name[:100]!r} is no part of a released model")
+                raise InputError(f"{name[:100]!r} is not part of a released model")
             if shape != expected[name].shape:
                 raise InputError(f"{name} has shape {shape}, not {tuple(expected[name].shape)}")
         state_dict = {
@@ -145,7 +145,7 @@ def _tensors(module: Node, prefix: str, seen: set[int], steps: Steps) -> Iterato
         for name, node in module.state[table].items():
             steps.take()
             if len(prefix) + len(name) > 1000:
-                raise InputError("holds modules with endless names")
+                raise InputError("a module name is too long")
             if table == "_modules":
                 yield from _tensors(node, f"{prefix}{name}.", seen, steps)
             elif node is not None:

@@ -103,7 +103,7 @@ class Saved:
         if first:
             data = bytearray(self._values(storage))
             if len(data) != storage.bytes:
-                raise InputError("damaged: a storage has another size than declared")
+                raise InputError("damaged: the size of a storage is not the declared one")
             self._read[storage.key] = torch.frombuffer(data, dtype=storage.dtype)
         tensor = self._read[storage.key].as_strided(size, stride, offset)
         if not (first and tensor.numel() == storage.numel):
@@ -252,13 +252,13 @@ def _legacy(file: BinaryIO, size: int, names: Collection[str]) -> tuple[Any, Cal
             raise InputError("damaged: a storage has no name")
         storage = storages[key]
         if struct.unpack("<q", file.read(8)) != (storage.numel,):
-            raise InputError("damaged: a storage has another size than declared")
+            raise InputError("damaged: the size of a storage is not the declared one")
         begins[key], at = file.tell(), file.tell() + storage.bytes
         if at > size:
             raise InputError("damaged: the end is missing")
         file.seek(at)
     if begins and at != size:
-        raise InputError("damaged: it goes on after its end")
+        raise InputError("damaged: there is extra data after its end")
 
     def values(storage: Storage) -> bytes:
         file.seek(begins[storage.key])
@@ -332,7 +332,7 @@ def _interpret(stream: io.BytesIO, names: Collection[str]) -> tuple[Any, dict[st
         elif op == "STACK_GLOBAL":
             attribute, module = stack.pop(), stack.pop()
             if type(module) is not str or type(attribute) is not str:
-                raise InputError("damaged: a name is no text")
+                raise InputError("damaged: a name is not a string")
             stack.append(_name(f"{module}.{attribute}", names))
         elif op in ("REDUCE", "NEWOBJ"):
             args, called = stack.pop(), stack.pop()
@@ -401,5 +401,5 @@ def _persistent(saved: Any, storages: dict[str, Storage]) -> Any:
         raise InputError("holds a storage of an unknown form")
     storage = Storage(DTYPES[cls.path], key, numel)
     if storages.setdefault(key, storage) != storage:
-        raise InputError("holds a storage in two forms")
+        raise InputError("declares one storage twice, differently")
     return storage

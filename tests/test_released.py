@@ -282,13 +282,13 @@ def test_models_that_do_not_fit(net, tmp_path):
         return refusal(save_model(net, path, "pred"))
 
     net.encoder.extra = nn.Conv2d(1, 1, 1)
-    assert "'encoder.extra.weight' is no part" in message()
+    assert "'encoder.extra.weight' is not part" in message()
     del net.encoder.extra
     net.encoder.moduleConv2[0].extra = nn.Parameter(torch.zeros(1))
-    assert "'encoder.block2.0.extra' is no part" in message()
+    assert "'encoder.block2.0.extra' is not part" in message()
     del net.encoder.moduleConv2[0].extra
     net.register_buffer("items", torch.zeros(1))
-    assert "items" in message() and "is no part" in message()
+    assert "items" in message() and "is not part" in message()
     del net.items
     net.encoder.moduleConv2[0] = conv(64, 32)
     assert "encoder.block2.0.weight has shape (32, 64, 3, 3), not (128, 64, 3, 3)" in message()

@@ -80,7 +80,7 @@ def test_videos_that_cannot_be_read_are_refused(run):
     write_video(Path("door.avi"), seed=0)
     Path("cut.avi").write_bytes(Path("door.avi").read_bytes()[:9000])
     Path("empty").mkdir()
-    for path, match in (("gone.avi", "is not there"), ("cut.avi", "cut.avi"), ("empty", "no frames in empty")):
+    for path, match in (("gone.avi", "does not exist"), ("cut.avi", "cut.avi"), ("empty", "no frames in empty")):
         with pytest.raises(InputError, match=match):
             score_video(trained, Path(path))
 
