@@ -7,6 +7,7 @@ arrive.
 """
 
 import argparse
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,24 +16,32 @@ import torch
 
 from exp import flags, pack
 from exp.checkpoints import SHAPE
-from exp.device import make_deterministic, pick_device
+from exp.device import keep_freed_memory, make_deterministic, pick_device
 from exp.dry_run import describe_evaluation
 from exp.estimate import check_memory
+from exp.record import data_of
 from exp.report.files import FurtherMetrics
 from exp.report.recorder import Recorder, record
-from exp.report.results import Drawn, Found, draw_results, summary, write_results
+from exp.report.results import DrawOptions, Found, draw_results, summary, write_results
 from exp.run import RESULTS, environment, run_directory
 from exp.scoring.alarms import alarm_rule, decide
 from exp.scoring.calibration import Calibration
-from exp.scoring.evaluation import compare
+from exp.scoring.evaluation import evaluate
 from exp.scoring.pixels import PixelCounter
 from exp.scoring.protocols import protocols
-from exp.scoring.score import Scored, Scoring, replay, score_clips
-from exp.scoring.settings import add_alarm_flags, add_scoring_flags, add_stream_flags, scoring_of, unlike_the_paper
-from exp.scoring.split import load_split
+from exp.scoring.score import Scored, Scoring, replay
+from exp.scoring.settings import (
+    STREAM,
+    add_alarm_flags,
+    add_scoring_flags,
+    add_stream_flags,
+    scoring_of,
+    unlike_the_paper,
+)
+from exp.scoring.split import Split, load_split
 from exp.scoring.trained import Trained, load_trained
 from exp.scoring.watch import Watched
-from utils import InputError, Parser, new_folder, run_script, written_together
+from utils import InputError, Parser, named, new_folder, run_script, written_together
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -52,7 +61,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     model.add_argument("--m_items_dir", type=Path, help="its memory items; m_items.pt beside the model if not given")
     flags.add_data_flags(parser)
-    parser.add_argument("--avenue_labels", choices=("paper", "masks"), default="paper", help="see data/README.md")
+    parser.add_argument("--avenue_labels", choices=("paper", "masks"), help="paper if not given; see data/README.md")
     parser.add_argument(
         "--fps",
         type=flags.positive,
@@ -89,16 +98,33 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="only report what would be evaluated, where results go, what is removed, and what is missing",
     )
     args = parser.parse_args(arguments)
+    if args.model_dir and not args.dataset_type:
+        parser.set_defaults(**data_of(args.model_dir))
+        args = parser.parse_args(arguments)
     if args.frames and (args.no_figures or args.video):
         parser.error(f"--frames cannot be used with --{'no_figures' if args.no_figures else 'video'}")
     if args.smooth_kind and not args.smooth:
         parser.error("--smooth_kind needs --smooth")
     if args.video and args.smooth_kind == "centred":
         parser.error("--smooth_kind centred needs later frames: with --video only causal is possible")
+    if args.model_dir and args.exp_dir:
+        parser.error("--exp_dir names a run, and --model_dir a model: leave one out")
+    for name, usual in STREAM.items():
+        if getattr(args, name) is None:
+            setattr(args, name, usual)
+        elif not args.video:
+            parser.error(f"--{name} is for streams: it needs --video")
+    if args.video and args.reset_memory:
+        parser.error("--reset_memory cannot be used with --video: there is only one video")
+    if args.memory_update == "off" and args.th is not None:
+        parser.error("--th decides which frames update the memory: it cannot be used with --memory_update off")
     if args.msize == 0 and args.m_items_dir:
         parser.error("--m_items_dir cannot be used with --msize 0: a network without a memory has no items")
     flags.check_one_gpu(args)
     resolve_names(args)
+    if args.avenue_labels and args.dataset_type != "avenue":
+        parser.error("--avenue_labels needs --dataset_type avenue")
+    args.avenue_labels = args.avenue_labels or "paper"
     return args
 
 
@@ -112,6 +138,8 @@ def resolve_names(args: argparse.Namespace) -> None:
                 raise InputError(f"--{name} {getattr(args, name)} contradicts --weights {args.weights}: leave one out")
             setattr(args, name, value)
         args.output_dir = args.output_dir or run_directory(args.dataset_type, args.method, args.exp_dir)
+    elif args.model_dir and not args.dataset_type and not args.video:
+        raise InputError(f"--dataset_type: name the data set to evaluate {args.model_dir} on")
     args.dataset_type, args.exp_dir = args.dataset_type or "synthetic", args.exp_dir or "log"
     if args.model_dir is None:
         args.model_dir = run_directory(args.dataset_type, args.method or "pred", args.exp_dir) / "model.pth"
@@ -144,20 +172,19 @@ def load_named(args: argparse.Namespace, device: torch.device) -> Trained:
 def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scoring, device: torch.device) -> None:
     """Score the test videos, compare the scores with the labels, find alarms, and write and print the results.
 
-    The scores of a frame are its PSNR, feature distance and regular score. `compare` turns them into its abnormality,
+    The scores of a frame are its PSNR, feature distance and regular score. `evaluate` turns them into its abnormality,
     and computes the frame-level AUC.
     """
     split = load_split(args, trained.shape, device)
     pixels = PixelCounter(split.masks_to_count(), [video.name for video in split.clips.videos])
-    about = about_evaluation(args, trained, scoring, device)
-    drawn = Drawn(not args.no_figures, args.save_video, args.figure_format)
+    about = about_evaluation(args, trained, split, scoring, device)
+    options = DrawOptions(not args.no_figures, args.save_video, args.figure_format)
 
     def again(video: int) -> Iterator[Scored]:
         return replay(trained.model, result.items[video].to(device), split.clips, video, scoring)
 
     with written_together(args.output_dir, RESULTS) as output:  # fails before the work if it cannot be written
-        scores = score_clips(trained.model, trained.items, split.loader, scoring, pixels.add)
-        result = compare(split.clips, scores, scoring, split.labels, split.seconds)
+        result = evaluate(trained.model, trained.items, split.loader, scoring, split.labels, split.seconds, pixels.add)
         decisions = None
         if trained.normal:
             decisions = decide(result, trained.normal, scoring, args.false_alarm_rate, args.merge_gap)
@@ -165,22 +192,30 @@ def evaluate_data_set(args: argparse.Namespace, trained: Trained, scoring: Scori
         further = FurtherMetrics(several, pixels.metrics(), split.wrong_masks or pixels.problem)
         found = Found(result, decisions or trained.no_calibration, further, about)
         write_results(output, found)
-        draw_results(output, found, split, again, drawn)
-    print(*summary(found, args.output_dir, drawn), sep="\n")
+        draw_results(output, found, split, again, options)
+    print(*summary(found, args.output_dir, options), sep="\n")
 
 
 def about_evaluation(
-    args: argparse.Namespace, trained: Trained, scoring: Scoring, device: torch.device
+    args: argparse.Namespace, trained: Trained, split: Split, scoring: Scoring, device: torch.device
 ) -> dict[str, Any]:
     """The part of evaluation.json besides the metrics: data, model, environment and settings."""
     settings = {**scoring._asdict(), "false_alarm_rate": args.false_alarm_rate, "merge_gap": args.merge_gap}
+    computed = {"precision": args.precision, "compile": args.compile, "deterministic": args.deterministic}
+    differs = {
+        f"precision {args.precision}": args.precision != "fp32",
+        "labels from the masks": args.avenue_labels == "masks",
+        f"without {named(split.left_out)}": split.left_out,
+    }
     return {
         "dataset_type": args.dataset_type,
         "avenue_labels": args.avenue_labels,
+        "left_out": split.left_out,
         "model": str(args.model_dir),
         **environment(device),
+        **computed,
         "settings": {name: str(value) if isinstance(value, flags.Span) else value for name, value in settings.items()},
-        "unlike_the_paper": unlike_the_paper(scoring, trained.scoring()),
+        "unlike_the_paper": unlike_the_paper(scoring, trained.scoring(), differs),
     }
 
 
@@ -189,18 +224,18 @@ def about_evaluation(
 
 def watch_stream(args: argparse.Namespace, trained: Trained, normal: Calibration, scoring: Scoring) -> None:
     """Score the frames of a video file, a camera or a stream as they arrive, and record scores and alarms."""
-    stream = Watched(args.video, args.fps, args.patience, args.test_batch_size, args.latency)
-    rule = alarm_rule(normal, scoring, args.false_alarm_rate, args.merge_gap, stream.fps)
-    directory = new_folder(args.output_dir / "watched" / stream.name)
-    recorder = Recorder(directory, stream, normal, scoring, rule, args.save_video)
-    width, height = stream.size
-    print(f"{stream.shown}: {width}x{height} pixels, {stream.fps:g} frames per second")
-    print(f"scored by {args.model_dir}, written to {directory}")
-    print(f"calibrated threshold {rule.threshold:.4g}" + (f", {rule.caveat}" if rule.caveat else ""))
-    if stream.live:
-        print("Ctrl-C ends it", flush=True)
-    about = {"model": str(args.model_dir), **environment(trained.items.device)}
-    record(recorder, trained, None if args.no_figures else about)
+    with contextlib.closing(Watched(args.video, args.fps, args.patience, args.test_batch_size, args.latency)) as stream:
+        rule = alarm_rule(normal, scoring, args.false_alarm_rate, args.merge_gap, stream.fps)
+        directory = new_folder(args.output_dir / "watched" / stream.name)
+        recorder = Recorder(directory, stream, normal, scoring, rule, args.save_video)
+        width, height = stream.size
+        print(f"{stream.shown}: {width}x{height} pixels, {stream.fps:g} frames per second")
+        print(f"scored by {args.model_dir}, written to {directory}")
+        print(f"calibrated threshold {rule.threshold:.4g}" + (f", {rule.caveat}" if rule.caveat else ""))
+        if stream.live:
+            print("Ctrl-C ends it", flush=True)
+        about = {"model": str(args.model_dir), **environment(trained.items.device)}
+        record(recorder, trained, None if args.no_figures else about)
 
 
 def main() -> int:
@@ -208,6 +243,7 @@ def main() -> int:
     if args.dry_run:
         return describe_evaluation(args, lambda: load_named(args, pick_device(args.device, args.gpus)), RESULTS)
     device = pick_device(args.device, args.gpus)
+    keep_freed_memory(device)
     if args.deterministic:
         make_deterministic()
     trained = load_named(args, device)

@@ -26,6 +26,7 @@ from exp.device import (
     check_same,
     fold_batch_norms,
     join_processes,
+    keep_freed_memory,
     leave_processes,
     make_deterministic,
     over_processes,
@@ -263,6 +264,7 @@ def evaluation_command(args: argparse.Namespace) -> str:
 def main() -> int:
     args = parse()
     device = pick_device(args.device, args.gpus)
+    keep_freed_memory(device)
     if args.deterministic:
         make_deterministic()
     if not args.dry_run:

@@ -149,8 +149,8 @@ def scoring(task: Task, way: Way) -> Callable[[DataLoader], np.ndarray]:
 def measure(task: Task, way: Way) -> tuple[float, int | None]:
     """The seconds for CLIPS[title] clips, and the peak memory of this process in bytes (see peak_memory)."""
     cv2.setNumThreads(0)  # as in the processes of a loader
-    if way.keeps_memory and task.device.type == "cpu":
-        keep_freed_memory()
+    if way.keeps_memory:
+        keep_freed_memory(task.device)
     loader = batches_of(task, way)
     run: Callable = list if task.title == READING else (training if task.title == TRAINING else scoring)(task, way)
     run(list(islice(loader, WARM_UP)))

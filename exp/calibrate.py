@@ -6,14 +6,14 @@ from pathlib import Path
 from data.clips import CHUNK, open_split, testing_loader
 from exp import flags
 from exp.checkpoints import SHAPE
-from exp.device import pick_device
+from exp.device import keep_freed_memory, pick_device
 from exp.pack import is_packed
-from exp.record import read_record
+from exp.record import DATA_FLAGS, read_flags
 from exp.scoring.calibration import calibrate, describe, hold_out, save
 from exp.scoring.trained import load_trained
 from utils import InputError, Parser, run_script
 
-INHERITED = ("dataset_type", "dataset_path", "bad_frames", "cache_dir", "no_cache", "calibration_share", "seed")
+INHERITED = (*DATA_FLAGS, "calibration_share", "seed")  # flags that are those of the run if they are not given
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -32,7 +32,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     model_path = args.run / "model.pth" if args.run.is_dir() else args.run
     if model_path.with_name("flags.json").is_file():
-        known = read_record(model_path.parent).flags
+        known = read_flags(model_path.parent)
         parser.set_defaults(**{name: known[name] for name in INHERITED if name in known})
         args = parser.parse_args(arguments)
         if args.dataset_type != known["dataset_type"]:
@@ -52,6 +52,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
     device = pick_device(args.device, args.gpus)
+    keep_freed_memory(device)
     given = {name: getattr(args, name) for name in SHAPE}
     trained = load_trained(args.run, args.m_items_dir, given, device, args.precision, args.compile)
     usual = trained.scoring()

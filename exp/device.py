@@ -46,7 +46,8 @@ def pick_device(name: str, gpus: list[int] | None = None) -> torch.device:
         name = "mps" if torch.backends.mps.is_available() else "cpu"
     elif name.startswith("cuda") and (why := unusable_gpu()):
         raise InputError(f"--device {name}: {why}; --device cpu works everywhere")
-    if name == "cuda":
+    shares_gpus = name == "cuda"  # among the processes; cuda:N is one GPU for all
+    if shares_gpus:
         name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
@@ -55,8 +56,8 @@ def pick_device(name: str, gpus: list[int] | None = None) -> torch.device:
     if int(index or 0) >= there:
         found = f"{kind.upper()} devices found: {there}"
         raise InputError(f"--device {name}: there is no such device ({found}); --device cpu works everywhere")
-    if kind == "cpu":
-        keep_freed_memory()
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and (kind == "mps" or (kind == "cuda" and not shares_gpus)):
+        raise InputError(f"--device {name}: several processes need --device cuda, which gives each its own GPU, or cpu")
     return torch.device(name)
 
 
@@ -121,13 +122,14 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return f"{name} with {' and '.join(extras)}" if name and extras else name
 
 
-def keep_freed_memory() -> None:
-    """From here on, freed blocks of memory stay with the process for reuse, however large they are.
+def keep_freed_memory(device: torch.device) -> None:
+    """From here on, freed blocks of memory stay with this process for reuse, if it computes on the CPU.
 
     Otherwise the C library returns the activations of 256 x 256 frames to the system each time, which clears memory
-    before it hands it out again: a third of a training step at this size. Without glibc, this does nothing.
+    before it hands it out again: a third of a training step at this size. Without glibc, this does nothing. Only the
+    scripts call it: a program that scores frames from Python may need its memory for something else.
     """
-    if platform.libc_ver()[0] == "glibc":
+    if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
         library.mallopt(M_MMAP_MAX, 0)
         library.mallopt(M_TRIM_THRESHOLD, -1)
@@ -146,12 +148,15 @@ def make_deterministic() -> None:
 def place(model: ConvAE, device: torch.device, precision: str, compiled: bool = False) -> ConvAE:
     """Move the network to the device, with the given precision and the fastest memory layout for convolutions.
 
-    Raises InputError when the GPU has no bfloat16, or when there is no compiler for `compiled`.
+    Raises InputError when the device has no such precision, or when there is no compiler for `compiled`.
     """
     if device.type == "cuda":
         if precision == "bf16" and torch.cuda.get_device_capability(device) < (8, 0):
             raise InputError("--precision bf16: this GPU has no bfloat16 arithmetic (capability 8.0 or more); use fp32")
-        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()  # all batches have one size
+        # cuDNN times its algorithms once for each size of batch; in training there is one, in scoring there are a few
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
+    elif precision == "tf32":
+        raise InputError("--precision tf32 is for NVIDIA GPUs: use fp32, which computes the same elsewhere")
     if compiled and not any(map(shutil.which, (os.environ.get("CXX") or "g++", "gcc", "clang", "cl"))):
         raise InputError("--compile needs a C++ compiler, and there is none: install g++, or leave --compile out")
     # PyTorch lets convolutions round to TF32 unless told otherwise, which moves every score; the memory stays float32

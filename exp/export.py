@@ -40,7 +40,7 @@ from exp.checkpoints import SHAPE, load_model
 from exp.device import fold_batch_norms
 from exp.run import RUN_FILES
 from exp.scoring import calibration
-from exp.scoring.calibration import Calibration
+from exp.scoring.calibration import FALSE_ALARM_RATE, Calibration
 from exp.scoring.score import published
 from model import memory
 from model.convae import ConvAE
@@ -49,7 +49,6 @@ from utils import InputError, Parser, run_script, write_whole
 OUTPUTS = ("frame", "queries", "distance")
 BATCH = {"frames": {0: torch.export.Dim("batch")}, "items": None}  # the dimensions of variable size
 METADATA = "mnad.json"
-FALSE_ALARM_RATE = 0.001  # of the threshold; the default of Evaluate.py too
 ONNX_PACKAGES = ("onnx", "onnxscript")
 
 

@@ -184,8 +184,9 @@ def add_data_flags(parser: argparse.ArgumentParser, otherwise: str = "synthetic"
         default="fail",
         help="what to do at a broken frame: stop, or leave out its video",
     )
-    data.add_argument("--cache_dir", help="where to keep decoded frames; beside the data if not given")
-    data.add_argument("--no_cache", action="store_true", help="decode frames each time they are read")
+    cache = data.add_mutually_exclusive_group()
+    cache.add_argument("--cache_dir", help="where to keep decoded frames; beside the data if not given")
+    cache.add_argument("--no_cache", action="store_true", help="decode frames each time they are read")
 
 
 def source_of(args: argparse.Namespace) -> Source:

@@ -70,12 +70,18 @@ class EpochProgress:
     def __init__(self, name: str, steps: int, shown: bool, say: Callable[[float], None] | None) -> None:
         self.bar = progress(name, "batch", total=steps, shown=shown)
         self.steps, self.say, self.start = steps, say, time.perf_counter()
+        self.first: tuple[int, float] | None = None  # the steps of the first call, and when it was
 
     def __call__(self, step: int, losses: dict[str, float]) -> None:
         self.bar.update(step - self.bar.n)
         self.bar.set_postfix({name: f"{value:.5f}" for name, value in losses.items()}, refresh=False)
-        if self.say and step >= min(ESTIMATED_AFTER, self.steps):
-            self.say((time.perf_counter() - self.start) / step * self.steps)
+        now = time.perf_counter()
+        if self.first is None:
+            self.first = step, now
+        done, since = self.first  # the first steps take longer: the network is compiled, memory is allocated
+        if self.say and (step >= done + ESTIMATED_AFTER or step == self.steps):
+            each = (now - since) / (step - done) if step > done else (now - self.start) / step
+            self.say(each * self.steps)
             self.say = None
 
     def __enter__(self) -> "EpochProgress":

@@ -25,6 +25,9 @@ FREE = (  # flags that may differ when a run is resumed
 )
 
 
+DATA_FLAGS = ("dataset_type", "dataset_path", "bad_frames", "cache_dir", "no_cache")
+
+
 class Record(NamedTuple):
     """The content of flags.json, starts.jsonl and metrics.jsonl of a run."""
 
@@ -47,6 +50,16 @@ def read_flags(directory: Path) -> dict[str, Any]:
     if not isinstance(flags, dict):
         raise InputError(f"{path} is damaged: it holds no flags by name")
     return flags
+
+
+def data_of(model_path: Path) -> dict[str, Any]:
+    """The flags that name the data of a run, by name; {} for a model that is not in the directory of a run.
+
+    model_path: the directory of the run, or its model file. Raises InputError when its flags.json is damaged.
+    """
+    directory = model_path if model_path.is_dir() else model_path.parent
+    known = read_flags(directory) if (directory / "flags.json").is_file() else {}
+    return {name: known[name] for name in DATA_FLAGS if name in known}
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

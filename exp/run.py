@@ -246,9 +246,9 @@ class Run:
         """
         state = {
             "format": FORMAT,
-            "model": model.state_dict(),
-            "items": items,
-            "optimizer": optimizer.state_dict(),
+            "model": _on_cpu(model.state_dict()),  # so that they can be loaded without a GPU
+            "items": items.cpu(),
+            "optimizer": _on_cpu(optimizer.state_dict()),
             "scheduler": scheduler.state_dict(),
             "history": [*self.history, metrics],
         }
@@ -280,6 +280,15 @@ class Run:
         if self.lock:
             self.lock.release()
             self.lock = None
+
+
+def _on_cpu(state: Any) -> Any:
+    """The same nested dicts and lists, with their tensors on the CPU."""
+    if isinstance(state, dict):
+        return {name: _on_cpu(value) for name, value in state.items()}
+    if isinstance(state, list):
+        return [_on_cpu(value) for value in state]
+    return state.cpu() if isinstance(state, Tensor) else state
 
 
 def _tensors(state: Any) -> Iterator[Tensor]:

@@ -47,7 +47,7 @@ _kept = tempfile.TemporaryDirectory(prefix="runs-")  # of `trained`, removed whe
 def trained(*arguments, method="pred", exp_dir="log", epochs=1):
     """A run as `train` makes it, for tests that begin where a training ended. Returns its directory.
 
-    What was trained once with these arguments on these frames is copied from there, of a network as wide.
+    A training with the same arguments, frames and network width is done once and then copied.
     """
     run = run_of(method, exp_dir)
     frames = b"".join(path.read_bytes() for path in sorted(Path("dataset/own/training/frames").rglob("*.jpg")))
@@ -93,7 +93,7 @@ def run_of(method="pred", exp_dir="log"):
 
 
 def contents(run):
-    """What a run ended with, without what no two runs share."""
+    """The final weights, items and metrics of a run, without timings."""
     model = torch.load(run / "model.pth", weights_only=True)
     items = torch.load(run / "m_items.pt", weights_only=True)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

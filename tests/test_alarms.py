@@ -133,4 +133,4 @@ def test_an_evaluation_writes_its_alarms(dataset, capsys):
         assert 4 <= start <= peak <= end
         assert float(row["score"]) > about["threshold"]
         assert float(row["start_seconds"]) == pytest.approx(start / 5)
-    assert f"{about['events_met']} of 2 events met" in capsys.readouterr().out
+    assert f"{about['events_met']} of 2 events detected" in capsys.readouterr().out

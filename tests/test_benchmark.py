@@ -16,7 +16,6 @@ from data import synthetic
 from data.clips import open_clips
 from exp import benchmark, flags
 from exp.benchmark import AT_EACH_SIZE, BATCH, CHANGING, CLIPS, PLAIN, READING, SCORING, TRAINING, Task, Way
-from exp.device import pick_device
 from exp.reproduce import speed_tables
 from exp.reproduce.plain import PlainClips, plain_update
 from model import memory
@@ -165,16 +164,15 @@ def test_a_run_has_the_steps_that_it_says():
     size = benchmark.frames_of_a_run()
     assert size.train_videos * (size.train_frames - 4) == benchmark.STEPS * BATCH
     assert size.test_videos * (size.test_frames - 4) == benchmark.STEPS * benchmark.CHUNK
-    assert benchmark.STEPS >= 20
+    assert benchmark.STEPS >= 10
 
 
 def test_both_ways_compute_in_the_precision_of_the_row():
     """A switch that is left over from somewhere else must not make one side faster."""
-    for way in (PLAIN, Way(), Way(precision="tf32"), Way(precision="bf16")):
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = way.precision != "tf32"
+    for way in (PLAIN, Way(), Way(precision="bf16")):
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
         model, _ = benchmark.untrained(task_of(TRAINING), way)
-        assert torch.backends.cudnn.allow_tf32 == (way.precision == "tf32")
-        assert not torch.backends.cuda.matmul.allow_tf32
+        assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
         assert model.autocast == (torch.bfloat16 if way.precision == "bf16" else None)
 
 
@@ -208,13 +206,6 @@ def test_plain_clips_are_the_clips(tmp_path, make_videos):
     assert len(plain) == len(ours)
     for index in range(len(ours)):
         assert torch.equal(plain[index], ours[index])
-
-
-def test_freed_memory_stays_with_the_process_on_cpu_only(monkeypatch):
-    calls = []
-    monkeypatch.setattr("exp.device.keep_freed_memory", lambda: calls.append(1))
-    pick_device("cpu")
-    assert calls == [1]
 
 
 @pytest.mark.parametrize(

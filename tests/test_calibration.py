@@ -321,6 +321,13 @@ def test_a_calibration_of_weights_alone_needs_a_data_set(dataset, capsys):
         (["--th", "automatic"], ["--th"]),
         (["--smooth_kind", "causal"], ["--smooth_kind", "--smooth"]),
         (["--video", "a.mp4", "--smooth", "2", "--smooth_kind", "centred"], ["--smooth_kind", "causal"]),
+        (["--video", "a.mp4", "--reset_memory"], ["--reset_memory", "--video"]),
+        (["--patience", "5"], ["--patience", "--video"]),
+        (["--latency", "0"], ["--latency", "--video"]),
+        (["--th", "0.02", "--memory_update", "off"], ["--th", "--memory_update off"]),
+        (["--model_dir", "model.pth", "--exp_dir", "log"], ["--exp_dir", "--model_dir"]),
+        (["--avenue_labels", "paper"], ["--avenue_labels", "--dataset_type avenue"]),
+        (["--cache_dir", "cache", "--no_cache"], ["--no_cache", "--cache_dir"]),
     ],
 )
 def test_mistakes_in_flags(given, words, in_its_own_folder, capsys):

@@ -150,7 +150,7 @@ def test_errors_are_what_stops_the_scripts(name, dataset, model, monkeypatch, ca
         assert f"{script}{' would fail' if script == fails else ': nothing found that stops it'}" in lines[-1]
     assert computes(Train, "train_epoch", monkeypatch, *TINY) == (fails != "training")
     flags = ("--dataset_type", "own", "--num_workers_test", 0, "--model_dir", model, "--output_dir", "scores")
-    assert computes(Evaluate, "score_clips", monkeypatch, *flags) == (fails != "evaluation")
+    assert computes(Evaluate, "evaluate", monkeypatch, *flags) == (fails != "evaluation")
 
 
 def test_all_problems_are_found_at_once(dataset, capsys):

@@ -79,6 +79,31 @@ def test_bf16_is_refused_where_the_gpu_has_none(gpu):
         place(ConvAE(feature_dim=8), torch.device("cuda"), "bf16")
 
 
+def test_tf32_is_refused_where_there_is_none():
+    with pytest.raises(InputError, match="--precision tf32 is for NVIDIA GPUs"):
+        place(ConvAE(feature_dim=8), torch.device("cpu"), "tf32")
+
+
+def test_freed_memory_stays_with_scripts_that_compute_on_a_cpu_alone(monkeypatch):
+    calls = []
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=lambda *of: calls.append(of)))
+    monkeypatch.setattr(device.platform, "libc_ver", lambda: ("glibc", "2.36"))
+    assert pick_device("cpu") == torch.device("cpu")  # as other programs call it
+    device.keep_freed_memory(torch.device("cuda"))
+    assert not calls
+    device.keep_freed_memory(torch.device("cpu"))
+    assert len(calls) == 2
+
+
+def test_one_gpu_is_not_for_several_processes(gpu, monkeypatch):
+    gpu()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert pick_device("cuda") == torch.device("cuda:0")
+    with pytest.raises(InputError, match="--device cuda:0: several processes"):
+        pick_device("cuda:0")
+
+
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_how_a_gpu_computes(precision, deterministic, gpu, monkeypatch):

@@ -49,7 +49,7 @@ def test_any_chunk_gives_the_scores_of_one_frame_at_a_time(setup, reset_memory):
 
 
 @pytest.mark.parametrize("skips", [True, False])
-def test_so_does_the_network_of_the_paper(skips):
+def test_chunks_change_no_score_of_the_network_of_the_paper(skips):
     setup = set_up(skips, small=False)
     assert flips(assert_any_chunk_scores_alike(setup, Scoring(middle(setup), 0.6), (7,))) >= 5
 

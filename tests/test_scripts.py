@@ -34,7 +34,7 @@ from sklearn.metrics import roc_auc_score
 import Evaluate
 import Train
 from exp import calibrate
-from exp.meter import training_time
+from exp.meter import EpochProgress, training_time
 from model import memory
 from utils import run_script
 
@@ -129,7 +129,7 @@ def test_evaluation_flags_are_live(dataset):
     scores = {}
     for name, flags in {
         "usual": ["--th", 1],
-        "off": ["--th", 1, "--memory_update", "off"],
+        "off": ["--memory_update", "off"],
         "reset": ["--th", 1, "--reset_memory"],
         "alpha": ["--th", 1, "--alpha", 1],
         "chunk": ["--th", 1, "--test_batch_size", 1],
@@ -155,6 +155,41 @@ def test_model_and_items_by_file_or_directory(dataset, capsys):
     assert evaluate("--model_dir", run, "--m_items_dir", "moved.pt") == 0
     outs.append(capsys.readouterr().out)
     assert len(set(outs)) == 1
+
+
+def test_a_model_in_a_run_is_evaluated_on_the_data_of_the_run(dataset, capsys):
+    run = trained()
+    assert evaluate() == 0
+    before = (run / "scores.csv").read_bytes()
+    (run / "scores.csv").unlink()
+    assert call(Evaluate, "--model_dir", run / "model.pth", "--no_figures", "--num_workers_test", 0) == 0
+    assert (run / "scores.csv").read_bytes() == before and not Path("dataset/synthetic").exists()
+    (run / "flags.json").unlink()
+    assert call(Evaluate, "--model_dir", run / "model.pth") == 2
+    one_line(capsys, "--dataset_type", f"name the data set to evaluate {run}")
+
+
+def test_an_evaluation_says_how_it_was_computed(dataset):
+    trained()
+    frame = dataset / "testing/frames/2/003.jpg"
+    frame.write_bytes(frame.read_bytes()[:-100])
+    assert evaluate("--precision", "bf16", "--bad_frames", "skip") == 0
+    found = json.loads((run_of() / "evaluation.json").read_text())
+    assert (found["precision"], found["left_out"]) == ("bf16", ["2"])
+    assert found["unlike_the_paper"] == "precision bf16, without 2"
+
+
+@pytest.mark.parametrize(("steps", "said"), [(100, 100.0), (1, 50.0)])
+def test_the_estimated_time_leaves_out_the_first_steps(steps, said, monkeypatch):
+    now, estimates = [0.0], []
+    monkeypatch.setattr("exp.meter.time.perf_counter", lambda: now[0])
+    with EpochProgress("epoch", steps, False, estimates.append) as report:
+        now[0] = 50.0  # the network is compiled
+        report(1, {})
+        for step in range(2, steps + 1):
+            now[0] += 1
+            report(step, {})
+    assert estimates == [said]
 
 
 def test_without_labels_scores_are_still_written(dataset, capsys):
@@ -334,7 +369,7 @@ def test_resuming_after_kill_9(at, number, undisturbed, capsys):
     assert_same(run_of(), undisturbed)
 
 
-def test_resuming_on_other_data_needs_a_word(dataset, capsys):
+def test_resuming_on_other_data_needs_data_changed(dataset, capsys):
     assert train(epochs=2) == 0
     frame = dataset / "training/frames/1/003.jpg"
     frame.write_bytes(frame.read_bytes() + b"more")  # still the same picture

@@ -70,7 +70,7 @@ def test_a_run_without_memory_from_training_to_figures(method, dataset, capsys):
     assert "calibration on" in capsys.readouterr().out
 
 
-def test_its_figures_are_drawn(dataset):
+def test_figures_of_a_network_without_memory_are_drawn(dataset):
     assert call(Train, *TINY, *WITHOUT, "--epochs", "1") == 0
     assert call(Evaluate, "--dataset_type", "own", "--num_workers_test", "0", "--frames", "1:6") == 0
     assert (run_of() / "figures" / "training.png").is_file()
@@ -88,7 +88,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(dataset):
     assert_same(run_of(), run_of(exp_dir="whole"))
 
 
-def test_it_is_exported(dataset, capsys):
+def test_a_network_without_memory_is_exported(dataset, capsys):
     trained(*WITHOUT)
     assert call(export, run_of()) == 0
     assert "items (0, 16)" in capsys.readouterr().out

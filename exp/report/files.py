@@ -223,5 +223,6 @@ def alarm_lines(decisions: Decisions) -> list[str]:
     elif m:
         for name, value in (("precision", m.precision), ("recall", m.recall)):
             line += f", {name} {100 * value:.2f} %" if value is not None else ""
-        line += f", {m.events_met} of {m.events} events met, {m.false_alarms_per_hour:.1f} false alarms per hour"
+        line += f", {m.events_met} of {m.events} events detected (by an alarm in at least one frame)"
+        line += f", {m.false_alarms_per_hour:.1f} false alarms per hour"
     return [line, f"    the threshold is {decisions.rule.caveat}"] if decisions.rule.caveat else [line]

@@ -31,8 +31,8 @@ class Found(NamedTuple):
         return None if isinstance(self.decisions, str) else self.decisions
 
 
-class Drawn(NamedTuple):
-    """What to draw."""
+class DrawOptions(NamedTuple):
+    """What to draw for an evaluation."""
 
     figures: bool  # figures and report.html
     videos: bool  # annotated videos
@@ -48,21 +48,21 @@ def write_results(directory: Path, found: Found) -> None:
 
 
 def draw_results(
-    directory: Path, found: Found, split: Split, replay: Callable[[int], Iterator[Scored]], drawn: Drawn
+    directory: Path, found: Found, split: Split, replay: Callable[[int], Iterator[Scored]], options: DrawOptions
 ) -> None:
-    """Write annotated videos, figures and report.html, if `drawn` asks for them.
+    """Write annotated videos, figures and report.html, if the options ask for them.
 
     replay: scores a video again; it takes the index of the video in `found.result.videos`.
     """
     result, frame_at = found.result, partial(outlined_frame, split)
-    if drawn.videos:
+    if options.videos:
         annotate_all(directory / "videos", result, found.decided, replay, frame_at)
-    if drawn.figures:
+    if options.figures:
         from exp.report.curves import draw_evaluation  # here, as matplotlib takes a second to import
         from exp.report.page_evaluation import page_of_evaluation
         from exp.report.style import Look
 
-        look = Look(split.chosen, found.about["unlike_the_paper"], drawn.format, split.masks)
+        look = Look(split.chosen, found.about["unlike_the_paper"], options.format, split.masks)
         draw_evaluation(directory / "figures", result, found.decided, replay, frame_at, look)
         page = page_of_evaluation(result, found.decisions, found.about, found.further, frame_at)
         write_page(directory / "report.html", page)
@@ -74,13 +74,13 @@ def outlined_frame(split: Split, video: int, frame: int) -> np.ndarray:
     return outlined(read_picture(of.path(frame)), mask_at(split.masks, of.name, frame))
 
 
-def summary(found: Found, directory: Path, drawn: Drawn) -> list[str]:
+def summary(found: Found, directory: Path, options: DrawOptions) -> list[str]:
     """The lines that Evaluate.py prints at the end; directory: where the results are."""
     frames, videos = sum(map(len, found.result.frames)), len(found.result.videos)
     lines = [f"scores of {frames} frames of {videos} video{'s' * (videos > 1)}: {directory / 'scores.csv'}"]
     lines += metric_lines(found.result, found.further, found.about["unlike_the_paper"])
     lines += alarm_lines(found.decided) if found.decided else [f"no calibrated threshold: {found.decisions}"]
-    lines += [f"figures: {directory / 'figures'}"] * drawn.figures
-    lines += [f"annotated videos: {directory / 'videos'}"] * drawn.videos
-    lines += [f"report: {directory / 'report.html'}"] * drawn.figures
+    lines += [f"figures: {directory / 'figures'}"] * options.figures
+    lines += [f"annotated videos: {directory / 'videos'}"] * options.videos
+    lines += [f"report: {directory / 'report.html'}"] * options.figures
     return lines

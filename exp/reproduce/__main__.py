@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data.cache import Cache
 from data.clips import Source
-from exp.device import pick_device
+from exp.device import keep_freed_memory, pick_device
 from exp.reproduce import cells, measures, tables
 from exp.reproduce.plans import PLANS
 from exp.reproduce.runs import planned_runs
@@ -22,6 +22,7 @@ from utils import InputError, Parser, run_script, write_text
 def run_plan(name: str, args: argparse.Namespace) -> None:
     """Train and measure the missing runs and baselines of a plan, or those of them that --only names."""
     device = pick_device(args.device)
+    keep_freed_memory(device)
     runs = {run.name: run for run in planned_runs(name)}
     every = [*runs, *measures.baselines(PLANS[name])]
     chosen = [one for one in every if args.only is None or one.startswith(tuple(args.only))]

@@ -25,6 +25,7 @@ from model.convae import ConvAE
 from utils import InputError, check_finite, smooth, write_whole
 
 SCORES = ("psnr", "distance", "regular")
+FALSE_ALARM_RATE = 0.001  # the default for the share of normal frames above a threshold
 NORMAL_SHARE = 0.95  # the share of normal frames that update the memory when γ is "auto"
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)  # stored for readers of the file
 TRAINED_ON = "made from clips that may have trained the network: optimistic, new normal frames score slightly worse"

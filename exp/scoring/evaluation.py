@@ -1,6 +1,6 @@
 """An evaluation: the scores of all test clips in order, the abnormality of every frame, and its metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 import utils
 from data.clips import Clips
-from exp.scoring.score import Scores, Scoring, score_clips
+from exp.scoring.score import Scored, Scores, Scoring, score_clips
 from model.convae import ConvAE
 from utils import InputError
 
@@ -49,13 +49,15 @@ def evaluate(
     scoring: Scoring,
     labels: Mapping[str, np.ndarray | None] | None,
     seconds: list[np.ndarray],
+    look: Callable[[Scored], object] = lambda scored: None,
 ) -> Evaluation:
     """Score all clips of a loader and compare the scores with the labels; see `compare`.
 
-    The model, in eval mode, and the items (M, C) must be on one device; loader.dataset is data.clips.Clips.
+    The model, in eval mode, and the items (M, C) must be on one device; loader.dataset is data.clips.Clips; look:
+    called with each Scored before it is dropped.
     """
     clips: Clips = loader.dataset  # type: ignore[assignment]  # a DataLoader does not know the class of its data set
-    return compare(clips, score_clips(model, items, loader, scoring), scoring, labels, seconds)
+    return compare(clips, score_clips(model, items, loader, scoring, look), scoring, labels, seconds)
 
 
 def compare(

@@ -1,9 +1,11 @@
 """The flags of Evaluate.py for scores, alarms and streams, and the Scoring that they give."""
 
 import argparse
+from collections.abc import Mapping
 
 from data.clips import CHUNK
 from exp import flags
+from exp.scoring.calibration import FALSE_ALARM_RATE
 from exp.scoring.score import Scoring
 from exp.scoring.trained import Trained
 
@@ -44,7 +46,10 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
 def add_alarm_flags(parser: argparse.ArgumentParser) -> None:
     alarm = parser.add_argument_group("alarms (if there is a calibration beside the model)")
     alarm.add_argument(
-        "--false_alarm_rate", type=flags.probability, default=0.001, help="share of normal frames above the threshold"
+        "--false_alarm_rate",
+        type=flags.probability,
+        default=FALSE_ALARM_RATE,
+        help="share of normal frames above the threshold",
     )
     alarm.add_argument(
         "--merge_gap",
@@ -55,16 +60,20 @@ def add_alarm_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+STREAM = {"patience": 60.0, "latency": 0.0}  # seconds; the defaults of the flags for streams
+
+
 def add_stream_flags(parser: argparse.ArgumentParser) -> None:
     watching = parser.add_argument_group("streams, with --video")
     watching.add_argument(
         "--patience",
         type=flags.non_negative,
-        default=60,
-        help="seconds during which to try to reopen a dropped stream",
+        help=f"seconds during which to try to reopen a dropped stream ({STREAM['patience']:g})",
     )
     watching.add_argument(
-        "--latency", type=flags.non_negative, default=0, help="seconds a live frame may wait to be scored with others"
+        "--latency",
+        type=flags.non_negative,
+        help=f"seconds a live frame may wait to be scored with others ({STREAM['latency']:g})",
     )
 
 
@@ -82,13 +91,17 @@ def scoring_of(args: argparse.Namespace, trained: Trained) -> Scoring:
     )
 
 
-def unlike_the_paper(scoring: Scoring, usual: Scoring) -> str:
-    """The settings that differ from the paper's, for display beside a result; "" if there are none."""
+def unlike_the_paper(scoring: Scoring, usual: Scoring, others: Mapping[str, object]) -> str:
+    """The settings that differ from the paper's, for display beside a result; "" if there are none.
+
+    others: {what differs: whether it does} for what is not part of Scoring.
+    """
     differ = {
         f"th {scoring.th:.4g}": scoring.th != usual.th,
         f"alpha {scoring.alpha:g}": scoring.alpha != usual.alpha,
         "memory update off": not scoring.memory_update,
         "memory reset for each video": scoring.reset_memory,
         f"smooth {scoring.sigma} {'causal' if scoring.causal else 'centred'}": scoring.sigma,
+        **others,
     }
     return ", ".join(name for name, is_on in differ.items() if is_on)

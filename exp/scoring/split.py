@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from data.clips import Batches, Clips, open_split, split_videos, testing_loader
+from data.clips import Batches, Clips, open_clips, split_videos, testing_loader
 from data.frames import Video
 from data.intervals import Labels, seconds_at
 from data.labels import frame_labels
@@ -29,6 +29,7 @@ class Split(NamedTuple):
     masks: Masks
     wrong_masks: str  # why the masks do not fit the frames; "" if they fit, or if there are none
     chosen: list[tuple[int, int]]  # the frames to draw, (index of the video, index of the frame); may be empty
+    left_out: list[str]  # the names of videos that are too short for a clip, or skipped for a broken frame
 
     def masks_to_count(self) -> Masks:
         """The masks from which pixel-level metrics are computed: all, or none if some do not fit."""
@@ -39,12 +40,15 @@ def load_split(args: argparse.Namespace, shape: Mapping[str, Any], device: torch
     """The test split that the flags of Evaluate.py name, for a network of this shape. Raises InputError."""
     videos = split_videos(args.dataset_path, args.dataset_type, "testing")  # also those that are too short for a clip
     labels = frame_labels(args.dataset_path, args.dataset_type, videos, args.avenue_labels, seconds_at(args.fps))
-    clips = open_split(flags.source_of(args), "testing", shape)
+    source, size = flags.source_of(args), (shape["h"], shape["w"], shape["c"])
+    clips = open_clips(videos, "testing", shape["t_length"], size, source.cache, source.bad_frames)
     chosen = find_frames(args.frames or [], clips)
     loader = testing_loader(clips, args.test_batch_size, args.num_workers_test, device)
     seconds = times_of(clips.videos, args)
     masks, wrong = find_masks(Path(args.dataset_path) / args.dataset_type, videos)
-    return Split(clips, loader, labels, seconds, masks, wrong[0] if wrong else "", chosen)
+    scored = {video.name for video in clips.videos}
+    left_out = [video.name for video in videos if video.name not in scored]
+    return Split(clips, loader, labels, seconds, masks, wrong[0] if wrong else "", chosen, left_out)
 
 
 def times_of(videos: list[Video], args: argparse.Namespace) -> list[np.ndarray]:

@@ -54,8 +54,9 @@ def load_trained(
 
     path: a model file of this project or of the authors' released code, or the directory of a run; items_path: its
     memory items, m_items.pt beside it if not given; given: settings of exp.checkpoints.SHAPE that the file must agree
-    with, and h and w for a released model, which does not store them (256 if not given). Raises InputError when a file
-    is missing or damaged, or when the files or settings contradict each other.
+    with, and h and w for a released model, which does not store them (256 if not given). For all that PyTorch computes
+    in this process, it sets whether convolutions use TF32 and whether cuDNN times its algorithms, as `precision` needs.
+    Raises InputError when a file is missing or damaged, or when the files or settings contradict each other.
     """
     path = Path(path)
     model_path = path / "model.pth" if path.is_dir() else path

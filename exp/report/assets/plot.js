@@ -65,19 +65,19 @@ function linePath(values, y, most) {
 function drawScores(video, kind, [low, high], most = MOST_POINTS) {
   const y = (value) => Math.round(HEIGHT * (1 - (value - low) / (high - low)));
   const node = draw("svg", { viewBox: `0 0 ${video.count} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" });
-  const bars = { met: draw("path", { class: "alarm" }), missed: draw("path", { class: "false" }) };
+  const bars = { trueAlarms: draw("path", { class: "alarm" }), falseAlarms: draw("path", { class: "false" }) };
   const breaks = [...video.gaps].filter((k) => k).map((k) => `M${k} 0V${HEIGHT}`).join("");
   node.append(
     draw("path", { class: "truth", d: spansPath(video.events, 0, HEIGHT) }),
     draw("path", { class: "break", d: breaks }),
-    bars.met, bars.missed,
+    bars.trueAlarms, bars.falseAlarms,
     draw("path", { class: `line ${kind}`, d: linePath(video[kind], y, most) }),
   );
   // the alarms as bars from `top` to `bottom`; false alarms are hollow
   const update = (top, bottom) => {
-    const spans = { met: [], missed: [] };
-    for (const alarm of video.alarms) spans[isFalse(video, alarm) ? "missed" : "met"].push([alarm.start, alarm.end]);
-    for (const name of ["met", "missed"]) bars[name].setAttribute("d", spansPath(spans[name], top, bottom));
+    const spans = { trueAlarms: [], falseAlarms: [] };
+    for (const alarm of video.alarms) spans[isFalse(video, alarm) ? "falseAlarms" : "trueAlarms"].push([alarm.start, alarm.end]);
+    for (const name of Object.keys(spans)) bars[name].setAttribute("d", spansPath(spans[name], top, bottom));
   };
   return { node, y, update };
 }
