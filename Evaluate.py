@@ -60,7 +60,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         " given) and --exp_dir name",
     )
     model.add_argument("--m_items_dir", type=Path, help="its memory items; m_items.pt beside the model if not given")
-    flags.add_data_flags(parser)
+    flags.add_data_flags(parser, otherwise="that of the run in --model_dir, or else synthetic,")
     parser.add_argument("--avenue_labels", choices=("paper", "masks"), help="paper if not given; see data/README.md")
     parser.add_argument(
         "--fps",

@@ -147,7 +147,7 @@ def main() -> None:
         prog="python -m exp.export", description="Export the network of a run, to be used without this project."
     )
     parser.add_argument("run", type=Path, help="the directory of a run, or a model file with m_items.pt beside it")
-    parser.add_argument("--output", type=Path, help="the .pt2 file; model.pt2 in the run if not given")
+    parser.add_argument("--output", type=Path, help="the .pt2 file; model.pt2 beside the model if not given")
     parser.add_argument("--onnx", type=Path, metavar="FILE", help="also write an ONNX file, with the items beside it")
     args = parser.parse_args()
     model_path = args.run / "model.pth" if args.run.is_dir() else args.run

@@ -236,7 +236,7 @@ def test_the_result_is_at_the_top_with_all_that_is_known(browser, tmp_path):
         assert words in facts
 
 
-def test_what_is_not_known_is_not_at_the_top():
+def test_unknown_metrics_are_not_at_the_top():
     of_recon = evaluation()._replace(psnr_of_copy=None)
     page, _ = page_of(of_recon, further=FurtherMetrics(protocols(of_recon, SCORING, None), None, "3 masks are missing"))
     assert [one.name for one in page.results] == ["AUC", "EER", "average precision", "macro AUC"]

@@ -75,7 +75,7 @@ def load_trained(
 class FrameScores(NamedTuple):
     """The scores of consecutive frames, each of shape (n,)."""
 
-    frame: np.ndarray  # index, from 0; the first t_length - 1 frames have no score
+    frame: np.ndarray  # index, from 0; the first t_length - 1 frames of a video, and after a gap, have no score
     seconds: np.ndarray  # presentation time from the first frame; NaN where it is not known
     psnr: np.ndarray  # P, dB
     distance: np.ndarray  # D, the feature distance
