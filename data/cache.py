@@ -16,6 +16,7 @@ import contextlib
 import errno
 import hashlib
 import itertools
+import json
 import os
 import secrets
 import shutil
@@ -33,7 +34,7 @@ import simplejpeg
 from data.frames import Video
 from data.pictures import FrameError, decode
 from data.times import gaps_of
-from utils import InputError, one_line, progress, reading, reason
+from utils import InputError, one_line, progress, read_json, reading, reason, write_text
 
 try:
     import fcntl
@@ -219,6 +220,19 @@ def _open_cache(path: Path, shape: tuple[int, ...]) -> CachedFrames | None:
     return None
 
 
+def _files(
+    videos: Sequence[Video], split: str, height: int, width: int, channels: int, cache: Cache
+) -> tuple[Path, str, str]:
+    """The folder of the cache of some videos, how the names of the files of this split and size begin, and the key."""
+    beside_data = videos[0].directory.parents[2] / ".decoded"
+    folder = cache.folder or beside_data
+    prefix = f"{split}-{height}x{width}x{channels}-"
+    if folder != beside_data:  # other data sets may share it, with frames of the same names, sizes and times
+        dataset = beside_data.parent.resolve()
+        prefix = f"{dataset.name}-{hashlib.sha256(os.fsencode(dataset)).hexdigest()[:8]}-{prefix}"
+    return folder, prefix, fingerprint(videos, height, width, channels)
+
+
 def open_frames(
     videos: Sequence[Video], split: str, height: int, width: int, channels: int, cache: Cache = KEPT
 ) -> DecodedFrames | CachedFrames:
@@ -230,13 +244,7 @@ def open_frames(
     decoded = DecodedFrames(videos, height, width, channels)
     if not cache.is_on:
         return decoded
-    beside_data = videos[0].directory.parents[2] / ".decoded"
-    folder = cache.folder or beside_data
-    prefix = f"{split}-{height}x{width}x{channels}-"
-    if folder != beside_data:  # other data sets may share it, with frames of the same names, sizes and times
-        dataset = beside_data.parent.resolve()
-        prefix = f"{dataset.name}-{hashlib.sha256(os.fsencode(dataset)).hexdigest()[:8]}-{prefix}"
-    key = fingerprint(videos, height, width, channels)
+    folder, prefix, key = _files(videos, split, height, width, channels, cache)
     path = folder / f"{prefix}{key}.npy"
     try:
         frames = _open_cache(path, decoded.shape)
@@ -253,19 +261,42 @@ def open_frames(
         return decoded
 
 
-def without_bad_videos(videos: Sequence[Video], height: int, width: int, channels: int) -> list[Video]:
+def without_bad_videos(
+    videos: Sequence[Video], split: str, height: int, width: int, channels: int, cache: Cache = KEPT
+) -> list[Video]:
     """The videos whose frames can all be decoded; a warning names the others (for --bad_frames skip).
 
-    Raises InputError when no video is left.
+    With a cache, what was wrong is kept beside it (<its name>.json), so that all frames are tried only once. Raises
+    InputError when no video is left.
     """
-    good = []
-    for video in videos:
-        try:
-            for _ in decode_all([video], height, width, channels):
-                pass
-            good.append(video)
-        except FrameError as error:
-            print(f"warning: video {one_line(video.name)} is skipped: {error}", file=sys.stderr)
+    kept, wrong = None, None
+    if cache.is_on:
+        folder, prefix, key = _files(videos, split, height, width, channels, cache)
+        if (folder / f"{prefix}{key}.npy").exists():  # all of them could be decoded
+            return list(videos)
+        kept = folder / f"{prefix}{key}.json"
+        with contextlib.suppress(InputError):
+            wrong = read_json(kept)
+    if not isinstance(wrong, dict):
+        wrong = {video.name: problem for video in videos if (problem := _problem(video, height, width, channels))}
+        if kept:
+            with contextlib.suppress(InputError, OSError):  # then they are tried again the next time
+                folder.mkdir(parents=True, exist_ok=True)
+                write_text(kept, json.dumps(wrong))
+                _remove_unused(folder, prefix, ".json", keep=kept)
+    for name, problem in wrong.items():
+        print(f"warning: video {one_line(name)} is skipped: {problem}", file=sys.stderr)
+    good = [video for video in videos if video.name not in wrong]
     if not good:
         raise InputError(f"every video of {videos[0].directory.parent} has a frame that cannot be decoded")
     return good
+
+
+def _problem(video: Video, height: int, width: int, channels: int) -> str:
+    """Why a frame of a video cannot be decoded; "" if all can."""
+    try:
+        for _ in decode_all([video], height, width, channels):
+            pass
+    except FrameError as error:
+        return str(error)
+    return ""

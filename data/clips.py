@@ -22,7 +22,6 @@ from torch.utils.data.distributed import DistributedSampler
 from data import synthetic
 from data.cache import KEPT, Cache, CachedFrames, DecodedFrames, open_frames, without_bad_videos
 from data.frames import Video, find_videos, split_directory
-from data.pictures import FrameError
 from data.times import clip_ends, gaps_of, no_clip, no_clips
 from utils import InputError, named, one_line
 
@@ -133,16 +132,9 @@ def open_clips(
     bad_frames: str = "fail",
 ) -> Clips:
     """The clips of some videos of a split, with frames of size (height, width, channels). Raises as open_split does."""
-    if bad_frames == "skip" and not cache.is_on:  # without a cache, frames would be decoded only when they are needed
-        videos = without_bad_videos(videos, *size)
-    try:
-        frames = open_frames(videos, split, *size, cache)
-    except FrameError:
-        if bad_frames == "fail":
-            raise
-        videos = without_bad_videos(videos, *size)
-        frames = open_frames(videos, split, *size, cache)
-    return Clips(videos, frames, t_length)
+    if bad_frames == "skip":
+        videos = without_bad_videos(videos, split, *size, cache)
+    return Clips(videos, open_frames(videos, split, *size, cache), t_length)
 
 
 # Batches of clips -----------------------------------------------------------------------------------------------------

@@ -577,12 +577,17 @@ def test_bad_frames_skip_without_a_bad_frame_leaves_nothing_out(videos, where, c
     assert said(capsys) == []
 
 
-def test_what_bad_frames_skip_keeps_is_used_again(videos, root):
-    break_frame(root / "02/001.jpg")
+def test_what_bad_frames_skip_keeps_is_used_again(videos, root, decoding, capsys):
+    path = break_frame(root / "02/001.jpg")
     open_clips(videos, "training", 3, SIZE, bad_frames="skip")
-    before = only_file(root), only_file(root).stat()
+    before, warned = sorted(kept(root).iterdir()), said(capsys)
+    decoded = decoding()
     open_clips(videos, "training", 3, SIZE, bad_frames="skip")
-    assert (only_file(root), only_file(root).stat()) == before
+    assert not decoded and said(capsys) == warned
+    assert sorted(kept(root).iterdir()) == before and {path.suffix for path in before} == {".npy", ".json"}
+    shutil.copyfile(root / "01/001.jpg", path)  # it is repaired
+    assert open_clips(videos, "training", 3, SIZE, bad_frames="skip").lengths == [3, 1, 2]
+    assert said(capsys) == []
 
 
 def test_bad_frames_skip_with_only_bad_videos_is_an_error(videos, root, where):
