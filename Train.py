@@ -188,7 +188,10 @@ def conclude(run: Run, model: ConvAE, items: Tensor, normal: Clips, args: argpar
 
 
 def train(run: Run, args: argparse.Namespace, device: torch.device, rank: int, processes: int) -> None:
-    """Train a run from its current epoch to its last, as process `rank` of `processes`."""
+    """Train a run from its current epoch to its last, as process `rank` of `processes`.
+
+    Raises InputError for unusable data or settings, or when training or writing fails. KeyboardInterrupt says where.
+    """
     with rank_zero_first():  # the others find what rank 0 has made and decoded
         clips = open_split(flags.source_of(args), "training", vars(args))
     run.expect_data(content_digest(clips.videos), args.data_changed)

@@ -42,11 +42,6 @@ def nearest(queries: Tensor, items: Tensor, count: int = 1) -> Tensor:
     return similarity(queries, items).topk(count, dim=-1).indices
 
 
-def update_weight(queries: Tensor, items: Tensor) -> Tensor:
-    """v_{k,m}, Eq. 4: softmax of s over ALL queries of the batch (paper: of one frame); (..., K, M)."""
-    return similarity(queries, items).softmax(dim=-2)
-
-
 def single_process(values: Tensor, how: str) -> Tensor:
     """The reduction ("max" or "sum") over the processes when there is only one: returns the values (...) unchanged."""
     return values
@@ -56,15 +51,17 @@ def single_process(values: Tensor, how: str) -> Tensor:
 def update(queries: Tensor, items: Tensor, over_processes: Callable[[Tensor, str], Tensor] = single_process) -> Tensor:
     """The items moved towards the queries nearest to them, Eq. 3: (..., M, C).
 
-    p_m <- normalise(p_m + Σ_{k in U_m} v'_{k,m} q_k), where U_m are the queries whose nearest item is m, and
-    v' = v / max_k v. When several processes each hold some of the queries, over_processes takes the maximum and the
-    sums over all of them, so that every process gets the same items.
+    p_m <- normalise(p_m + Σ_{k in U_m} v'_{k,m} q_k), where U_m are the queries whose nearest item is m. v (Eq. 4) is
+    the softmax of s over ALL queries of the batch (paper: of one frame), and v' = v / max_k v (Eq. 5) divides it by its
+    maximum over the same queries (paper: over U_m), which leaves v' = exp(s - max_k s). When several processes each
+    hold some of the queries, over_processes takes the maximum and the sums over all of them, so that every process
+    gets the same items.
     """
     if not items.shape[-2]:
         return items
     s = similarity(queries, items)
     highest = over_processes(s.amax(dim=-2), "max").unsqueeze(-2)
-    v = (s - highest).exp()  # v', Eq. 5: the softmax divided by its maximum over all queries (paper: over U_m)
+    v = (s - highest).exp()  # v'
     chosen = F.one_hot(nearest(queries, items).squeeze(-1), items.shape[-2]).to(v.dtype)  # (..., K, M): k in U_m
     sums = torch.cat(((chosen * v).mT @ queries, chosen.sum(dim=-2).unsqueeze(-1)), dim=-1)  # (..., M, C + 1)
     moves, counts = over_processes(sums, "sum").split((queries.shape[-1], 1), dim=-1)

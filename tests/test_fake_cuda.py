@@ -1,7 +1,8 @@
 """A guard that needs no GPU: the training step and the scoring pass, traced on a CUDA device that is not there.
 
 Fake tensors know their device and shape but hold no values. An operation on tensors of two devices fails; so does all
-that makes the CPU wait for a value: .item(), .cpu(), nonzero, bincount, the truth of a tensor. Autograd refuses fake
+that makes the CPU wait for a value: .item(), .cpu(), nonzero, bincount, the truth of a tensor. The backward pass is
+left out: it needs a real device.
 """
 
 import pytest
