@@ -91,6 +91,7 @@ def test_eval_values(method, dtype, tolerance):
         close(output.frame[0], gold[f"eval{k}_frame"], tolerance)
         close(output.queries[0], gold[f"eval{k}_query"], tolerance)
         close(memory.matching_probability(queries, items), gold[f"eval{k}_matching_prob"], tolerance)
+        close(memory.similarity(queries, items).softmax(dim=-2), gold[f"eval{k}_update_weight"], tolerance)
         close(memory.update(queries, items), gold[f"eval{k}_updated_items"], tolerance)
         close(output.compactness, gold[f"eval{k}_compactness"], tolerance)
         close(psnr(predicted, target), gold[f"eval{k}_psnr"], tolerance)
