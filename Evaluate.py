@@ -31,10 +31,11 @@ from exp.scoring.pixels import PixelCounter
 from exp.scoring.protocols import protocols
 from exp.scoring.score import Scored, Scoring, replay
 from exp.scoring.settings import (
-    STREAM,
+    UNLESS_GIVEN,
     add_alarm_flags,
     add_scoring_flags,
     add_stream_flags,
+    contradicting_flags,
     scoring_of,
     unlike_the_paper,
 )
@@ -101,30 +102,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if args.model_dir and not args.dataset_type:
         parser.set_defaults(**data_of(args.model_dir))
         args = parser.parse_args(arguments)
-    if args.frames and (args.no_figures or args.video):
-        parser.error(f"--frames cannot be used with --{'no_figures' if args.no_figures else 'video'}")
-    if args.smooth_kind and not args.smooth:
-        parser.error("--smooth_kind needs --smooth")
-    if args.video and args.smooth_kind == "centred":
-        parser.error("--smooth_kind centred needs later frames: with --video only causal is possible")
-    if args.model_dir and args.exp_dir:
-        parser.error("--exp_dir names a run, and --model_dir a model: leave one out")
-    for name, usual in STREAM.items():
-        if getattr(args, name) is None:
-            setattr(args, name, usual)
-        elif not args.video:
-            parser.error(f"--{name} is for streams: it needs --video")
-    if args.video and args.reset_memory:
-        parser.error("--reset_memory cannot be used with --video: there is only one video")
-    if args.memory_update == "off" and args.th is not None:
-        parser.error("--th decides which frames update the memory: it cannot be used with --memory_update off")
-    if args.msize == 0 and args.m_items_dir:
-        parser.error("--m_items_dir cannot be used with --msize 0: a network without a memory has no items")
-    flags.check_one_gpu(args)
+    flags.check_one_process(args)
+    if problem := contradicting_flags(args):
+        parser.error(problem)
     resolve_names(args)
-    if args.avenue_labels and args.dataset_type != "avenue":
-        parser.error("--avenue_labels needs --dataset_type avenue")
-    args.avenue_labels = args.avenue_labels or "paper"
+    for name, usual in UNLESS_GIVEN.items():
+        setattr(args, name, usual if getattr(args, name) is None else getattr(args, name))
     return args
 
 
@@ -138,6 +121,8 @@ def resolve_names(args: argparse.Namespace) -> None:
                 raise InputError(f"--{name} {getattr(args, name)} contradicts --weights {args.weights}: leave one out")
             setattr(args, name, value)
         args.output_dir = args.output_dir or run_directory(args.dataset_type, args.method, args.exp_dir)
+    elif args.model_dir and args.exp_dir:
+        raise InputError("--exp_dir names a run, and --model_dir a model: leave one out")
     elif args.model_dir and not args.dataset_type and not args.video:
         raise InputError(f"--dataset_type: name the data set to evaluate {args.model_dir} on")
     args.dataset_type, args.exp_dir = args.dataset_type or "synthetic", args.exp_dir or "log"

@@ -38,7 +38,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         if args.dataset_type != known["dataset_type"]:
             args.calibration_share = 0
     args.run = model_path
-    flags.check_one_gpu(args)
+    flags.check_one_process(args)
     if is_packed(model_path.parent):
         raise InputError(
             f"{model_path.parent} holds packed weights, whose files must not change: pack the run again with another"

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -221,7 +222,7 @@ def add_figure_flags(output: argparse._ActionsContainer, without: str) -> None:
 
 
 def add_device_flags(run: argparse._ArgumentGroup, several_gpus: bool = False) -> None:
-    """The flags for the device and the precision; a command that uses only one GPU also calls check_one_gpu."""
+    """The flags for the device and the precision; a command that uses only one GPU also calls check_one_process."""
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     run.add_argument(
         "--gpus",
@@ -243,8 +244,10 @@ def add_device_flags(run: argparse._ArgumentGroup, several_gpus: bool = False) -
     )
 
 
-def check_one_gpu(args: argparse.Namespace) -> None:
-    """Raise InputError when --gpus names several GPUs."""
+def check_one_process(args: argparse.Namespace) -> None:
+    """Raise InputError when several GPUs or processes are asked for: only training uses them."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise InputError("torchrun started several processes, but only Train.py uses them: leave torchrun out")
     if args.gpus and len(args.gpus) > 1:
         raise InputError(
             f"--gpus {' '.join(map(str, args.gpus))}: give one number, since only Train.py uses several GPUs"

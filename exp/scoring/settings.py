@@ -2,12 +2,16 @@
 
 import argparse
 from collections.abc import Mapping
+from typing import Any
 
 from data.clips import CHUNK
 from exp import flags
 from exp.scoring.calibration import FALSE_ALARM_RATE
 from exp.scoring.score import Scoring
 from exp.scoring.trained import Trained
+
+# defaults of flags that are refused where they would do nothing, so that it must be known whether they were given
+UNLESS_GIVEN: dict[str, Any] = {"patience": 60.0, "latency": 0.0, "avenue_labels": "paper"}
 
 
 def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
@@ -60,21 +64,40 @@ def add_alarm_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-STREAM = {"patience": 60.0, "latency": 0.0}  # seconds; the defaults of the flags for streams
-
-
 def add_stream_flags(parser: argparse.ArgumentParser) -> None:
     watching = parser.add_argument_group("streams, with --video")
     watching.add_argument(
         "--patience",
         type=flags.non_negative,
-        help=f"seconds during which to try to reopen a dropped stream ({STREAM['patience']:g})",
+        help=f"seconds during which to try to reopen a dropped stream ({UNLESS_GIVEN['patience']:g})",
     )
     watching.add_argument(
         "--latency",
         type=flags.non_negative,
-        help=f"seconds a live frame may wait to be scored with others ({STREAM['latency']:g})",
+        help=f"seconds a live frame may wait to be scored with others ({UNLESS_GIVEN['latency']:g})",
     )
+
+
+def contradicting_flags(args: argparse.Namespace) -> str:
+    """Why flags of Evaluate.py cannot be used together, or what one of them needs; "" if they fit."""
+    problems = {
+        "--frames cannot be used with --no_figures": args.frames and args.no_figures,
+        "--frames cannot be used with --video": args.frames and args.video,
+        "--smooth_kind needs --smooth": args.smooth_kind and not args.smooth,
+        "--smooth_kind centred needs later frames: with --video only causal is possible": args.video
+        and args.smooth_kind == "centred",
+        "--reset_memory cannot be used with --video: there is only one video": args.video and args.reset_memory,
+        "--patience is for streams: it needs --video": args.patience is not None and not args.video,
+        "--latency is for streams: it needs --video": args.latency is not None and not args.video,
+        "--th decides which frames update the memory: it cannot be used with --memory_update off": args.th is not None
+        and args.memory_update == "off",
+        "--m_items_dir cannot be used with --msize 0: a network without a memory has no items": args.m_items_dir
+        and args.msize == 0,
+        "--avenue_labels needs --dataset_type avenue": args.avenue_labels
+        and not args.weights
+        and args.dataset_type != "avenue",
+    }
+    return next((problem for problem, is_there in problems.items() if is_there), "")
 
 
 def scoring_of(args: argparse.Namespace, trained: Trained) -> Scoring:
