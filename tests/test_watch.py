@@ -367,7 +367,7 @@ def test_a_file_that_is_cut_short_before_its_index(run, capfd):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("v.mp4", None, ["v.mp4", "not there"]),
+        ("v.mp4", None, ["v.mp4", "does not exist"]),
         ("v.mp4", b"", ["cannot open v.mp4"]),
         ("v.mp4", b"not a video " * 99, ["cannot open v.mp4", "no video"]),
         (".", None, ["is a folder"]),

@@ -121,7 +121,8 @@ def panel(path: Path, read: Read, title: str = "", ratio: float = 1, error_max: 
     highest = error_max or read.high_error or 1.0
     scale = PowerNorm(0.5, 0, highest, clip=True)
     axes.imshow(0.5 * gray, **shown)
-    heat = axes.imshow(error, cmap="inferno", norm=scale, alpha=scale(error).data, **shown)  # dark: transparent
+    opacity = np.clip(scale(error).data, 0, 1)  # dark: transparent; a rounded 1 may be above 1
+    heat = axes.imshow(error, cmap="inferno", norm=scale, alpha=opacity, **shown)
     _outline(axes, read.mask, shown)
     ticks = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(0, highest)
     ticks = [tick for tick in ticks if tick <= highest]  # no tick on the arrow at the end

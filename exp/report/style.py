@@ -78,7 +78,9 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def item_colours(count: int) -> Colormap:
     """A colormap with a colour for each of `count` memory items: item number -> RGBA."""
-    return ListedColormap(ITEMS[:count]) if count <= len(ITEMS) else matplotlib.colormaps["turbo"].resampled(count)
+    if count > len(ITEMS):
+        return matplotlib.colormaps["turbo"].resampled(count)
+    return ListedColormap(list(ITEMS[:count]))  # a list: matplotlib 3.8 takes a tuple of two for a colour and its alpha
 
 
 def draw_item_maps(axes: Axes, maps: Tensor, columns: int, **shown: Any) -> AxesImage:
