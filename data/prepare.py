@@ -1,8 +1,8 @@
 """Turn official archives or video files into the folders of frames that training and evaluation read.
 
-    python -m data.prepare ped2|avenue [--output DIR]                     downloads the archive from its authors
-    python -m data.prepare ped2|avenue|shanghai SOURCE [--output DIR]
-    python -m data.prepare video TRAIN_VIDEOS --test TEST_VIDEOS --name NAME [--labels CSV] [--output DIR]
+    python -m data.prepare ped2|avenue [--dataset_path DIR]      downloads the archive from its authors
+    python -m data.prepare ped2|avenue|shanghai SOURCE [--dataset_path DIR]
+    python -m data.prepare video TRAIN_VIDEOS --test TEST_VIDEOS --name NAME [--labels CSV] [--dataset_path DIR]
 
 A video becomes DIR/<data set>/{training,testing}/frames/<video>/<frame>.jpg, with frames counted from 0, and its times
 are stored in .../times/<video>.csv. It is written to a hidden folder, which is renamed when complete. So the command
@@ -286,7 +286,13 @@ def print_counts(dataset: Path, dataset_type: str) -> list[str]:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     common = Parser(add_help=False)
-    common.add_argument("--output", type=Path, default=Path("dataset"), help="the folder that contains the data sets")
+    common.add_argument(
+        "--dataset_path",
+        "--output",  # its earlier name
+        type=Path,
+        default=Path("dataset"),
+        help="the folder that contains the data sets, as for Train.py (./dataset)",
+    )
     common.add_argument("--quality", type=int, default=95, help="JPEG quality, from 1 to 100")
     common.add_argument("--workers", type=int, default=os.cpu_count(), help="number of videos extracted at once")
     parser = Parser(
@@ -300,7 +306,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
             folder = "the folder of the unpacked archive; it is downloaded if not given"
             command.add_argument("source", type=Path, nargs="?", metavar="SOURCE", help=folder)
             command.add_argument(
-                "--download_dir", type=Path, help="where to keep downloaded archives; OUTPUT/downloads if not given"
+                "--download_dir", type=Path, help="where to keep archives; <dataset_path>/downloads if not given"
             )
             command.add_argument("--url", nargs="+", help="mirrors of the archives, which must have the same checksums")
         else:
@@ -334,7 +340,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def archive(args: argparse.Namespace) -> Iterator[Path]:
     """The folder of an official archive: SOURCE, or a downloaded one, which is removed again. Raises InputError."""
     if args.source is None:
-        paths = fetch(args.command, args.download_dir or args.output / "downloads", args.url)
+        paths = fetch(args.command, args.download_dir or args.dataset_path / "downloads", args.url)
         with unpacked(args.command, paths) as folder:
             yield folder
         return
@@ -348,14 +354,14 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     failures: list[str] = []
     if args.command == "video":
-        dataset_type, dataset = args.name, args.output / args.name
+        dataset_type, dataset = args.name, args.dataset_path / args.name
         jobs, failures = video_jobs(args.train, dataset / "training" / "frames")
         test_jobs, more = video_jobs(args.test, dataset / "testing" / "frames")
         if args.labels:
             check_labels(args.labels, test_jobs)
         failures += more + extract_all(jobs + test_jobs, args.workers, args.quality)
     else:
-        dataset_type, dataset = args.command, args.output / args.command
+        dataset_type, dataset = args.command, args.dataset_path / args.command
         with archive(args) as source:
             failures += check_truth(dataset_type, source)
             failures += extract_all(archive_jobs(dataset_type, source, dataset), args.workers, args.quality)
