@@ -113,6 +113,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def resolve_names(args: argparse.Namespace) -> None:
     """Fill in the flags that name a model and a data set. Raises InputError if one of them contradicts --weights."""
+    folder = args.model_dir and (args.model_dir if args.model_dir.is_dir() else args.model_dir.parent)
+    if folder and args.weights is None and pack.is_packed(folder):
+        args.weights, args.model_dir = folder.name, None  # so that no results are written beside them
     if args.weights is not None:
         directory, about = pack.find_weights(args.weights)
         known = {"dataset_type": about["dataset_type"], "method": about["method"], "exp_dir": args.weights}

@@ -91,11 +91,12 @@ def test_packing_in_a_process_of_its_own(dataset, folder, whole_network, capfd):
     assert lines[-1].startswith(str(folder / "tiny")) and f"AUC {number:.4f} %" in lines[-1]
 
 
-def test_evaluating_writes_nothing_beside_the_weights(tiny):
+@pytest.mark.parametrize("flag", ["--weights", "--model_dir"])
+def test_evaluating_writes_nothing_beside_the_weights(flag, tiny):
     before = sorted(tiny.iterdir())
     assert [path.name for path in before] == sorted((*weights.FILES, weights.SUMS))
     assert sorted(path.name for path in tiny.parent.iterdir()) == ["tiny"]
-    assert with_weights("--weights", "tiny") == 0
+    assert with_weights(flag, tiny.name if flag == "--weights" else tiny) == 0
     assert sorted(tiny.iterdir()) == before
     assert (Path("exp") / "own" / "recon" / "tiny" / "scores.csv").is_file()
 

@@ -74,7 +74,8 @@ class Calibration:
         return float(np.quantile(self.own_scores(scoring, fps), 1 - false_alarm_rate))
 
     def caveat(self, scoring: Scoring, false_alarm_rate: float) -> str:
-        """Why a threshold for this rate is not exact for frames scored in this way; "" where it is exact."""
+        """Why a threshold for this rate is not exact for frames scored in this way; "" where it is exact, apart from the
+        memory, which the calibration resets for each video."""
         found = (
             [] if self.held_out else ["optimistic, since the network was, or may have been, trained on the same clips"]
         )
