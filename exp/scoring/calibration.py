@@ -74,8 +74,10 @@ class Calibration:
         return float(np.quantile(self.own_scores(scoring, fps), 1 - false_alarm_rate))
 
     def caveat(self, scoring: Scoring, false_alarm_rate: float) -> str:
-        """Why a threshold for this rate is not exact for frames scored in this way; "" where it is exact, apart from the
-        memory, which the calibration resets for each video."""
+        """Why a threshold for this rate is not exact for frames scored in this way; "" if none of the reasons applies.
+
+        That the calibration resets the memory for each video, and other scores may not, is not counted as one.
+        """
         found = (
             [] if self.held_out else ["optimistic, since the network was, or may have been, trained on the same clips"]
         )
