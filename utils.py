@@ -116,8 +116,9 @@ def normality(psnrs: ArrayLike, distances: ArrayLike, alpha: float) -> np.ndarra
 def smooth(values: ArrayLike, sigma: float, causal: bool = False) -> np.ndarray:
     """The scores of ONE video, (N,), smoothed over time with a Gaussian of sigma frames, cut off at 4 sigma: (N,).
 
-    causal: use only the past half of the Gaussian, the present frame included. Near the ends, the weights of the
-    existing frames are scaled to sum to 1, so that constant scores do not change. Not part of the paper.
+    causal: use only the past half of the Gaussian, the present frame included. Near the ends, and where frames have no
+    score (NaN), the weights of the others are scaled to sum to 1, so that constant scores do not change. Not part of
+    the paper.
     """
     values, reach = np.asarray(values, dtype=np.float64), smoothing_reach(sigma)
     past = np.arange(-reach, reach + 1)  # how many frames ago; negative is in the future
@@ -126,7 +127,9 @@ def smooth(values: ArrayLike, sigma: float, causal: bool = False) -> np.ndarray:
     def weighted(series: np.ndarray) -> np.ndarray:
         return np.convolve(series, weights)[reach : reach + len(series)]
 
-    return weighted(values) / weighted(np.ones_like(values))
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore"):  # NaN where no frame has a score
+        return weighted(np.where(known, values, 0.0)) / weighted(known.astype(float))
 
 
 def smoothing_reach(sigma: float) -> int:

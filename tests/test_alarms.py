@@ -50,11 +50,13 @@ def test_gaps_shorter_than_merge_gap_are_joined():
         assert spans(scores, merge_gap=Span(gap / 10, "s")) == spans(scores, merge_gap=gap)  # at 10 frames per second
 
 
-def test_alarms_far_apart_in_time_are_not_joined_though_their_frames_are_neighbours():
-    tracker = Tracker(0.5, Span(1, "s"))
-    rows = [(0, 0.0, 1), (1, 0.1, 1), (2, 3600.0, 1)]
-    ended = [tracker.add(*row) for row in rows]
-    assert [alarm and alarm[:2] for alarm in (*ended, tracker.finish())] == [None, None, (0, 1), (2, 2)]
+@pytest.mark.parametrize("merge_gap", [Span(1, "s"), Span(2)])
+def test_an_alarm_lasts_while_all_frames_with_a_score_are_above_the_threshold(merge_gap):
+    frames = np.arange(0, 18, 3)  # a slow machine scores one in three, at 1.5 frames per second
+    tracker, gaps = Tracker(0.5, merge_gap), np.zeros(6, dtype=bool)
+    for scores, expected in (([1, 1, 2, 1, 1, 1], [(0, 15)]), ([1, 1, 0, 1, 1, 0], [(0, 3), (9, 12)])):
+        alarms = find_alarms(frames, frames / 1.5, gaps, np.array(scores), tracker)
+        assert [alarm[:2] for alarm in alarms] == expected
 
 
 def test_an_alarm_is_told_with_the_frame_that_ends_it():

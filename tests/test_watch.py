@@ -12,8 +12,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -160,6 +162,14 @@ def test_scores_do_not_look_into_the_future(run):
         assert call(run, name, "--smooth", "0.3s", "--th", 1) == 0
     begun, whole = column(run, "begun", "abnormality"), column(run, "whole", "abnormality")
     np.testing.assert_allclose(begun, whole[: len(begun)], atol=1e-2)
+
+
+def test_smoothing_counts_the_frames_that_a_slow_machine_leaves_out():
+    recorder, indices, scores = SimpleNamespace(sigma=2.0, recent=deque()), [0, 3, 6, 20], [1.0, 5.0, 2.0, 7.0]
+    frames = [SimpleNamespace(index=index, gap=False) for index in indices]
+    found = [Recorder._smoothed(recorder, frame, score) for frame, score in zip(frames, scores, strict=True)]
+    weights = np.exp(-0.5 * (np.array([6, 3, 0]) / 2) ** 2)
+    np.testing.assert_allclose(found[2:], [weights @ scores[:3] / weights.sum(), 7])  # the others are too far away
 
 
 def test_smoothing_of_a_stream_is_that_of_a_whole_video(run):
@@ -434,6 +444,33 @@ def test_a_full_disk_while_scores_are_written(run, capsys):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     one_line(capsys, "cannot write", "scores.csv", "frames were scored")
     assert 4 <= len(rows(run, "v")) < 36
+
+
+def test_a_row_that_did_not_fit_leaves_nothing_though_there_is_space_later(tmp_path):
+    table = Table(tmp_path / "scores.csv", ("a", "b"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
+    try:
+        table.add((1, 2))
+        with pytest.raises(InputError, match="cannot write"):
+            table.add((3, "x" * 30))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    table.add((5, 6))
+    table.close()
+    assert (tmp_path / "scores.csv").read_bytes() == b"a,b\r\n1,2\r\n5,6\r\n"
+
+
+def test_what_cannot_be_written_at_the_end_does_not_keep_the_rest_from_it(run, monkeypatch, capsys):
+    def fail(recorder, alarm):
+        if alarm:
+            raise InputError("cannot write alarms.csv")
+
+    write_video("v.avi", pictures(40))
+    monkeypatch.setattr(Recorder, "_end", fail)
+    assert call(run, "v.avi", "--false_alarm_rate", 0.999, "--merge_gap", 100, "--save_video") == 2
+    one_line(capsys, "cannot write alarms.csv")
+    assert {"annotated.mp4", "report.html"} <= {path.name for path in (run / "watched" / "v").iterdir()}
 
 
 def test_tables_that_cannot_be_written(tmp_path):

@@ -2,8 +2,8 @@
 
 import contextlib
 import csv
+import io
 import json
-import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,25 +33,26 @@ class Table:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115
+            self.file = open(path, "wb", buffering=0)  # noqa: SIM115
         except OSError as error:
             raise InputError(f"cannot write {path}: {error.strerror}") from error
-        self.writer = csv.writer(self.file)
         self.add(header)
 
     def add(self, *rows: Sequence) -> None:
-        whole = self.file.tell()
+        text, whole = io.StringIO(newline=""), self.file.tell()
+        csv.writer(text).writerows(rows)
+        left = memoryview(text.getvalue().encode())
         try:
-            self.writer.writerows(rows)
-            self.file.flush()
+            while left:
+                left = left[self.file.write(left) :]
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.truncate(self.path, whole)  # leave no partial row
+            with contextlib.suppress(OSError):  # leave no partial row
+                self.file.truncate(whole)
+            self.file.seek(whole)
             raise InputError(f"cannot write {self.path}: {error.strerror}") from error
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # a full disk, reported when the row was added
-            self.file.close()
+        self.file.close()
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:

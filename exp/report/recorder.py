@@ -47,8 +47,7 @@ class Recorder:
         self.directory, self.stream, self.calibration, self.scoring = directory, stream, calibration, scoring
         self.rule, self.tracker, self.history = rule, Tracker(rule.threshold, rule.merge_gap), History()
         self.sigma = scoring.sigma.frames(stream.fps) if scoring.sigma else None
-        # the scores on which a smoothed score depends
-        self.recent: deque[float] = deque(maxlen=1 + smoothing_reach(self.sigma) if self.sigma else 1)
+        self.recent: deque[tuple[int, float]] = deque()  # the frames and scores on which a smoothed score depends
         self.video: AnnotatedVideo | None = self._open_video() if save_video else None
         self.no_video: InputError | None = None  # why the video cannot be written
         self.count = self.alarms = 0
@@ -87,10 +86,18 @@ class Recorder:
 
     def _smoothed(self, frame: Frame, score: float) -> float:
         """The score of a frame, smoothed with earlier scores if a sigma is given, but not across a gap in time."""
+        if not self.sigma:
+            return score
         if frame.gap:
             self.recent.clear()
-        self.recent.append(score)
-        return float(smooth(self.recent, self.sigma, causal=True)[-1]) if self.sigma else score
+        self.recent.append((frame.index, score))
+        while frame.index - self.recent[0][0] > smoothing_reach(self.sigma):
+            self.recent.popleft()
+        first = self.recent[0][0]
+        scores = np.full(frame.index - first + 1, np.nan)  # NaN: left out, because scoring is slower than the source
+        for index, known in self.recent:
+            scores[index - first] = known
+        return float(smooth(scores, self.sigma, causal=True)[-1])
 
     def _decide(self, frame: Frame, score: float) -> None:
         """Update the alarms, which end at gaps in time, and report when one starts or ends."""
@@ -121,18 +128,27 @@ class Recorder:
             self.video, self.no_video = None, error
 
     def finish(self, about: dict[str, Any] | None) -> None:
-        """End the current alarm and the video, and write the page. Raises InputError when something cannot be written.
+        """End the current alarm and the video, and write the page.
 
-        about: the origin of the results, for the page; None for no page.
+        about: the origin of the results, for the page; None for no page. What can be written is written; then raises
+        InputError for the first thing that cannot.
         """
-        self._end(self.tracker.finish())
+        problems = [self.no_video] if self.no_video else []
+        for write in (lambda: self._end(self.tracker.finish()), self._finish_video, lambda: self._write_page(about)):
+            try:
+                write()
+            except InputError as error:
+                problems.append(error)
+        if problems:
+            raise problems[0]
+
+    def _finish_video(self) -> None:
         if self.video:
             self.video.finish()
-        if about is not None and self.count:
-            page = self.history.page(self.stream.shown, self.rule, about, VIDEO)
-            write_page(self.directory / PAGE, page)
-        if self.no_video:
-            raise self.no_video
+
+    def _write_page(self, about: dict[str, Any] | None) -> None:
+        if about is not None and self.history.count:
+            write_page(self.directory / PAGE, self.history.page(self.stream.shown, self.rule, about, VIDEO))
 
     def close(self) -> None:
         """Close the files; an unfinished video is removed."""

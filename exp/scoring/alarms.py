@@ -26,17 +26,20 @@ class Tracker:
     """Joins the frames of one video that are above a threshold into alarms, as they arrive.
 
     An alarm ends when no frame has been above the threshold for merge_gap, in frames or seconds; a shorter interruption
-    belongs to the alarm.
+    belongs to the alarm. So does the next frame with a score, however late it is, as in a recording with few frames per
+    second, or where a slow machine scores only some of them.
     """
 
     def __init__(self, threshold: float, merge_gap: Span) -> None:
         self.threshold, self.merge_gap = threshold, merge_gap
         self.alarm: Alarm | None = None  # the current alarm
+        self.interrupted = False  # whether a frame below the threshold came after its last one
 
     def add(self, frame: int, seconds: float, score: float) -> Alarm | None:
         """Add the next frame: its index, time and score. Returns the alarm that it ends, or None."""
         above = score > self.threshold
         ended = self.finish() if self.alarm and self._is_over(self.alarm, frame, seconds, above) else None
+        self.interrupted = not above
         if above:
             alarm = self.alarm or Alarm(frame, frame, frame, float(score), seconds, seconds)
             if score > alarm.score:
@@ -47,6 +50,8 @@ class Tracker:
     def _is_over(self, alarm: Alarm, frame: int, seconds: float, above: bool) -> bool:
         """Whether neither this frame nor a later one can belong to the alarm."""
         gap = self.merge_gap
+        if above and not self.interrupted:
+            return False
         if gap.unit == "s":
             passed = seconds - alarm.end_seconds
             return passed > gap.amount + 1e-6 if above else passed >= gap.amount - 1e-6  # times are rounded

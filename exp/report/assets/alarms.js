@@ -4,7 +4,7 @@
 
 const SLACK = 1e-6; // seconds: times are rounded
 
-// The alarms of a video: runs of frames above the threshold, joined over gaps shorter than the rule's.
+// The alarms of a video: runs of frames above the threshold, joined where they are interrupted for less than rule.gap.
 function findAlarms(video, threshold, rule) {
   const { frames, seconds, calibrated: scores, gaps } = video;
   const found = [];
@@ -24,6 +24,7 @@ function findAlarms(video, threshold, rule) {
   return found;
 
   function isOver(end, k, above) {
+    if (above && k === end + 1) return false;
     if (rule.gapUnit !== "s") return frames[k] - frames[end] - (above ? 1 : 0) >= rule.gap;
     const passed = seconds[k] - seconds[end];
     return above ? passed > rule.gap + SLACK : passed >= rule.gap - SLACK;
