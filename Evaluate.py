@@ -100,7 +100,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     args = parser.parse_args(arguments)
     if args.model_dir and not args.dataset_type:
-        parser.set_defaults(**data_of(args.model_dir))
+        parser.set_defaults(**data_of(args.model_dir, args))
         args = parser.parse_args(arguments)
     flags.check_one_process(args)
     if problem := contradicting_flags(args):

@@ -3,17 +3,16 @@
 import argparse
 from pathlib import Path
 
+from data.cache import content_digest
 from data.clips import CHUNK, open_split, testing_loader
 from exp import flags
 from exp.checkpoints import SHAPE
 from exp.device import keep_freed_memory, pick_device
 from exp.pack import is_packed
-from exp.record import DATA_FLAGS, read_flags
+from exp.record import data_of
 from exp.scoring.calibration import calibrate, describe, hold_out, save
 from exp.scoring.trained import load_trained
 from utils import InputError, Parser, run_script
-
-INHERITED = (*DATA_FLAGS, "calibration_share", "seed")  # flags that are those of the run if they are not given
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -27,17 +26,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     scoring.add_argument("--test_batch_size", type=flags.positive_int, default=CHUNK, help="clips encoded at once")
     flags.add_workers_flag(scoring, "--num_workers_test")
     flags.add_device_flags(parser.add_argument_group("run"))
-    # data flags that are not given are taken from the run
-    parser.set_defaults(calibration_share=0, seed=0)
+    # data flags that are not given are taken from the run, and also how it held back videos, and from which data
+    parser.set_defaults(calibration_share=0, seed=0, data=None)
     args = parser.parse_args(arguments)
-    model_path = args.run / "model.pth" if args.run.is_dir() else args.run
-    if model_path.with_name("flags.json").is_file():
-        known = read_flags(model_path.parent)
-        parser.set_defaults(**{name: known[name] for name in INHERITED if name in known})
-        args = parser.parse_args(arguments)
-        if args.dataset_type != known["dataset_type"]:
-            args.calibration_share = 0
-    args.run = model_path
+    parser.set_defaults(**data_of(args.run, args, ("calibration_share", "seed", "data")))
+    args = parser.parse_args(arguments)
+    model_path = args.run = args.run / "model.pth" if args.run.is_dir() else args.run
     flags.check_one_process(args)
     if is_packed(model_path.parent):
         raise InputError(
@@ -57,6 +51,9 @@ def main(arguments: list[str] | None = None) -> None:
     trained = load_trained(args.run, args.m_items_dir, given, device, args.precision, args.compile)
     usual = trained.scoring()
     clips = open_split(flags.source_of(args), "training", trained.shape)
+    if args.calibration_share and content_digest(clips.videos) != args.data:
+        print("these are not the training videos of the run: all are used, and none counts as held back from it")
+        args.calibration_share = 0
     _, clips = hold_out(clips, args.calibration_share, args.seed)
     loader = testing_loader(clips, args.test_batch_size, args.num_workers_test, device)
     scoring = usual if args.th is None else usual._replace(th=args.th)

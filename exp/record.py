@@ -1,7 +1,8 @@
 """Reads the flags, starts and metrics in the directory of a run; exp/run.py writes them and describes the files."""
 
+import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,14 +53,16 @@ def read_flags(directory: Path) -> dict[str, Any]:
     return flags
 
 
-def data_of(model_path: Path) -> dict[str, Any]:
-    """The flags that name the data of a run, by name; {} for a model that is not in the directory of a run.
+def data_of(model_path: Path, given: argparse.Namespace, more: Sequence[str] = ()) -> dict[str, Any]:
+    """The flags that name the data of a run, and `more`, by name; {} for a model that is not in the directory of a run.
 
-    model_path: the directory of the run, or its model file. Raises InputError when its flags.json is damaged.
+    model_path: the directory of the run, or its model file; given: the flags of a command, of which one for the cache
+    replaces both of the run. Raises InputError when its flags.json is damaged.
     """
     directory = model_path if model_path.is_dir() else model_path.parent
     known = read_flags(directory) if (directory / "flags.json").is_file() else {}
-    return {name: known[name] for name in DATA_FLAGS if name in known}
+    names = {*DATA_FLAGS, *more} - ({"cache_dir", "no_cache"} if given.cache_dir or given.no_cache else set())
+    return {name: value for name, value in known.items() if name in names}
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

@@ -168,6 +168,22 @@ def test_held_out_videos_are_calibrated_on_and_not_trained_on(dataset):
     np.testing.assert_allclose(again["psnr"], found["psnr"], rtol=1e-4)
 
 
+def test_nothing_counts_as_held_out_when_the_training_videos_have_changed(dataset, capsys):
+    assert train("--calibration_share", 0.5) == 0
+    frames = dataset / "training" / "frames"
+    shutil.copytree(frames / "1", frames / "3")
+    assert command(run_of(), "--num_workers_test", 0) == 0
+    assert "none counts as held back" in capsys.readouterr().out
+    assert not stored()["held_out"] and stored()["videos"] == ["1", "2", "3"]
+
+
+def test_a_flag_for_the_cache_replaces_that_of_the_run(dataset):
+    run = trained("--no_cache")
+    assert calibrate.parse([str(run)]).no_cache
+    args = calibrate.parse([str(run), "--cache_dir", "elsewhere"])
+    assert (args.cache_dir, args.no_cache) == ("elsewhere", False)
+
+
 class Killed(BaseException):
     """Stands for a process that ends at once: no handler of the scripts catches it."""
 
