@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,13 +43,16 @@ def seconds_at(fps: float | None) -> Seconds:
     return (lambda video: np.arange(len(video.frames)) / fps) if fps else kept_seconds
 
 
-def read_intervals(path: Path, videos: Sequence[Video], seconds: Seconds = kept_seconds) -> Labels:
+def read_intervals(
+    path: Path, videos: Sequence[Video], seconds: Seconds = kept_seconds, others: Container[str] = ()
+) -> Labels:
     """Read the labels of these videos from a csv: {video name: uint8 (frames,), or None if unlabelled}.
 
     The csv starts with the line `video,first,last`. Every other line is one abnormal interval of a video, named exactly
     as its folder. It is given by two frame numbers, counted from 0 and both included, or by two times such as 0:12.4 or
     1:02:03, which stand for the frames between them. The line `video,unlabelled,` marks a video without labels. A video
-    without a line is normal. Raises InputError with the file and line number.
+    without a line is normal. others: names of videos whose lines are passed over. Raises InputError with the file and
+    line number.
     """
     by_name = {video.name: video for video in videos}
     labels: Labels = {name: np.zeros(len(video.frames), np.uint8) for name, video in by_name.items()}
@@ -61,7 +64,7 @@ def read_intervals(path: Path, videos: Sequence[Video], seconds: Seconds = kept_
             if next(reader, None) != HEADER:
                 raise InputError(f"{path}, line 1: the header must be {','.join(HEADER)}")
             for row in reader:
-                if not row:
+                if not row or printable(row[0]) in others:
                     continue
                 try:
                     video = _video(row, by_name)

@@ -251,6 +251,24 @@ def test_labels_are_checked_against_the_video(own):
     assert not (own / "out/shop/frame_labels.csv").exists()
 
 
+def test_labels_of_earlier_runs_are_kept(own):
+    def run(test, text):
+        (own / "labels.csv").write_text(f"video,first,last\n{text}")
+        more = ("--name", "shop", "--output", own / "out", "--labels", own / "labels.csv")
+        assert main("video", own / "train", "--test", own / test, *more) == 0
+        return (own / "out/shop/frame_labels.csv").read_text().splitlines()[1:]
+
+    for name in ("day2", "day3"):
+        write_video(own / f"{name}.avi", 8)
+    assert run("test.avi", "test,2,3\n") == ["test,2,3"]
+    assert run("day2.avi", "day2,0:00,0:00.1\n") == ["day2,0,2", "test,2,3"]
+    assert run("day3.avi", "day3,5,5\nday2,unlabelled,\n") == ["day2,unlabelled,", "day3,5,5", "test,2,3"]
+    assert run("test.avi", "") == ["day2,unlabelled,", "day3,5,5"]  # a video of this run without a line is normal
+    (own / "labels.csv").write_text("video,first,last\nday2,7,8\n")
+    with pytest.raises(InputError, match="line 2: frame 8 is outside video day2"):
+        prepare_own(own, "--labels", own / "labels.csv")
+
+
 def test_videos_of_one_name(own):
     write_video(own / "train/ONE.mp4.avi", 2).rename(own / "train/ONE.mkv")
     with pytest.raises(InputError, match="rename one"):
