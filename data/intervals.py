@@ -2,7 +2,8 @@
 
 import csv
 import re
-from collections.abc import Callable, Container, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,18 +45,20 @@ def seconds_at(fps: float | None) -> Seconds:
 
 
 def read_intervals(
-    path: Path, videos: Sequence[Video], seconds: Seconds = kept_seconds, others: Container[str] = ()
+    path: Path, videos: Sequence[Video], seconds: Seconds = kept_seconds, others: Iterable[str] = ()
 ) -> Labels:
     """Read the labels of these videos from a csv: {video name: uint8 (frames,), or None if unlabelled}.
 
     The csv starts with the line `video,first,last`. Every other line is one abnormal interval of a video, named exactly
-    as its folder. It is given by two frame numbers, counted from 0 and both included, or by two times such as 0:12.4 or
+    as its folder (an accented letter may be one character or two). It is given by two frame numbers, counted from 0 and both included, or by two times such as 0:12.4 or
     1:02:03, which stand for the frames between them. The line `video,unlabelled,` marks a video without labels. A video
     without a line is normal. others: names of videos whose lines are passed over. Raises InputError with the file and
     line number.
     """
-    by_name = {video.name: video for video in videos}
-    labels: Labels = {name: np.zeros(len(video.frames), np.uint8) for name, video in by_name.items()}
+    labels: Labels = {video.name: np.zeros(len(video.frames), np.uint8) for video in videos}
+    # the exact name comes before one that only looks the same
+    by_name = {_composed(video.name): video for video in videos} | {video.name: video for video in videos}
+    passed_over = {_composed(name) for name in others}
     problems, marked = [], set()
     try:
         # utf-8-sig: spreadsheets write a byte order mark; surrogateescape: folder names need not be UTF-8
@@ -64,7 +67,8 @@ def read_intervals(
             if next(reader, None) != HEADER:
                 raise InputError(f"{path}, line 1: the header must be {','.join(HEADER)}")
             for row in reader:
-                if not row or printable(row[0]) in others:
+                # a spreadsheet writes an empty row as commas
+                if not any(value.strip() for value in row) or _composed(printable(row[0])) in passed_over:
                     continue
                 try:
                     video = _video(row, by_name)
@@ -95,9 +99,15 @@ def _video(row: list[str], videos: Mapping[str, Video]) -> Video:
     name = printable(row[0])
     if name not in videos and name != row[0]:
         raise InputError(f"cannot read {_short(name)}: it is not UTF-8 text, and no video on disk has this name")
-    if name not in videos:
+    video = videos.get(name) or videos.get(_composed(name))
+    if video is None:
         raise InputError(f"no test video {_short(row[0])} on disk; use the exact names of the folders (01 is not 1)")
-    return videos[name]
+    return video
+
+
+def _composed(name: str) -> str:
+    """A name with each accented letter as one character; macOS writes a letter and an accent."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _check_unlabelled(row: list[str], is_marked: bool) -> None:

@@ -314,6 +314,17 @@ def test_names_that_are_no_utf8_are_labelled(dataset):
         assert labels["caf%E9"].tolist() == [0, 1]
 
 
+def test_accents_of_macos_and_empty_rows_of_a_spreadsheet(dataset):
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    for folder, name in ((composed, apart), (apart, composed)):
+        labels = read(dataset, f"video,first,last\n{name},1,1\n,,\n , ,\n", video(folder, 2))
+        assert labels[folder].tolist() == [0, 1]
+    labels = read(dataset, f"video,first,last\n{apart},1,1\n", video(composed, 2), video(apart, 2))
+    assert labels[composed].tolist() == [0, 0] and labels[apart].tolist() == [0, 1]
+    passed = read_intervals(dataset / "frame_labels.csv", [video("01", 2)], others=[composed])
+    assert passed["01"].tolist() == [0, 0]
+
+
 def test_written_intervals_read_back(tmp_path):
     rng = np.random.default_rng(0)
     labels = {name: rng.integers(0, 2, 30).astype(np.uint8) for name in ("01", "a,b", "ü")} | {
