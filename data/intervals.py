@@ -50,10 +50,10 @@ def read_intervals(
     """Read the labels of these videos from a csv: {video name: uint8 (frames,), or None if unlabelled}.
 
     The csv starts with the line `video,first,last`. Every other line is one abnormal interval of a video, named exactly
-    as its folder (an accented letter may be one character or two). It is given by two frame numbers, counted from 0 and both included, or by two times such as 0:12.4 or
-    1:02:03, which stand for the frames between them. The line `video,unlabelled,` marks a video without labels. A video
-    without a line is normal. others: names of videos whose lines are passed over. Raises InputError with the file and
-    line number.
+    as its folder (an accented letter may be one character or two). It is given by two frame numbers, counted from 0 and
+    both included, or by two times such as 0:12.4 or 1:02:03, which stand for the frames between them. The line
+    `video,unlabelled,` marks a video without labels. A video without a line is normal. others: names of videos whose
+    lines are passed over. Raises InputError with the file and line number.
     """
     labels: Labels = {video.name: np.zeros(len(video.frames), np.uint8) for video in videos}
     # the exact name comes before one that only looks the same
