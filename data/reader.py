@@ -59,6 +59,11 @@ class Reader:
         self.first: float | None = None  # seconds on the source's clock: the time of the first picture
         self.end: float | None = None  # and the time at which the last packet ends
         self.error: str | None = None
+        # the latest times of frames in ticks, and how often each kind has stepped back
+        self.last_pts: int | None = None
+        self.last_dts: int | None = None
+        self.pts_back = self.dts_back = 0
+        self.placed: int | None = None  # the latest time given from a pts, until a dts has passed it
 
     def _duration(self) -> float | None:
         """The duration of the video stream in seconds (the sound may be longer); None if it is not stated."""
@@ -104,13 +109,33 @@ class Reader:
 
     def _seconds(self, frame: av.VideoFrame) -> float | None:
         """When to show a frame, on the source's clock; None where that is not known."""
-        # AVI stores no presentation times, and FFmpeg guesses them wrong where frames are shown in another order than
-        # they are stored. The packet that makes the decoder give a frame has its time, but for a constant delay; the
-        # last frames come without one.
-        ticks = frame.dts if self.format == "avi" else frame.pts
+        ticks = self._ticks(frame)
         if ticks is None or not frame.time_base or self.format in UNTIMED:
             return None
         return float(ticks * frame.time_base)
+
+    def _ticks(self, frame: av.VideoFrame) -> int | None:
+        """When to show a frame, in its own unit of time; None if that is not known."""
+        # AVI stores no presentation times, and FFmpeg guesses them wrong where frames are shown in another order than
+        # they are stored. The packet that makes the decoder give a frame has its time, but for a constant delay; the
+        # last frames come without one.
+        if self.format == "avi":
+            return frame.dts
+        # A file that was made from such an AVI without encoding it again has the wrong times as its own. They step
+        # back, so the kind of time that has stepped back less often is used, as FFmpeg does.
+        if frame.pts is not None:
+            self.pts_back += self.last_pts is not None and frame.pts < self.last_pts
+            self.last_pts = frame.pts
+        if frame.dts is not None:
+            self.dts_back += self.last_dts is not None and frame.dts < self.last_dts
+            self.last_dts = frame.dts
+        if self.last_dts is None or self.pts_back <= self.dts_back:
+            self.placed = frame.pts
+            return frame.pts
+        if frame.dts is not None and self.placed is not None and frame.dts < self.placed:
+            return self.placed
+        self.placed = None
+        return frame.dts
 
     def problem(self) -> str | None:
         """What was wrong with a source that was read to its end, such as "is cut short ...", or None."""

@@ -87,6 +87,23 @@ def test_an_avi_that_leaves_frames_out(codec, options, tmp_path):
     assert [frame.seconds for frame in frames] == pytest.approx(np.array(ticks) / 25, abs=1e-5)
 
 
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "flv", "ts"])
+def test_a_copy_of_an_avi_keeps_its_order_and_has_no_gaps(ending, tmp_path):
+    """Its frames are shown in another order than they are stored, and their times are those of the stored order."""
+    path = str(tmp_path / f"v.{ending}")
+    with av.open(str(VIDEOS / "b_frames.avi")) as source, av.open(path, "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.pts, packet.stream = packet.dts, stream
+                target.mux(packet)
+    frames, original = list(Stream(path)), list(Stream(str(VIDEOS / "b_frames.avi")))
+    assert all((frame.picture == other.picture).all() for frame, other in zip(frames, original, strict=True))
+    seconds = np.array([frame.seconds for frame in frames])
+    assert not any(frame.gap for frame in frames) and all(np.diff(seconds) >= 0)
+    assert seconds == pytest.approx(np.arange(100) / 25, abs=0.161)
+
+
 def test_a_phone_held_upright():
     picture = next(iter(Stream(str(VIDEOS / "rotated_90.mp4")))).picture
     assert picture.shape == (320, 240, 3)
