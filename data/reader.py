@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 from data.frames import printable
 from utils import InputError
@@ -39,13 +40,20 @@ class Reader:
         # without "file:", FFmpeg would read a name with a colon as a protocol
         name, timeout = (source, (OPEN_SECONDS, READ_SECONDS)) if network else (f"file:{source}", None)
         try:
-            self.container = av.open(name, options=options, timeout=timeout)
+            # titles and the like may have any encoding
+            self.container = av.open(name, options=options, timeout=timeout, metadata_errors="replace")
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise InputError(f"{explain(error)}") from error
-        if not self.container.streams.video:
+        # the cover of a sound recording is a video stream too
+        videos = [video for video in self.container.streams.video if not video.disposition & Disposition.attached_pic]
+        if not videos or videos[0].codec_context is None:
             self.container.close()
-            raise InputError("it contains no video")
-        self.stream = self.container.streams.video[0]
+            raise InputError(
+                "the format of its video is unknown; convert it, to H.264 for example"
+                if videos
+                else "it contains no video"
+            )
+        self.stream = videos[0]
         if not network:  # frame threads are fast, but delay frames
             self.stream.thread_type = "AUTO"
         rates = [float(rate) for rate in (self.stream.guessed_rate, self.stream.average_rate) if rate]
@@ -167,7 +175,10 @@ def explain(error: Exception) -> str:
 def _upright(frame: av.VideoFrame) -> np.ndarray:
     """The picture as uint8 (h, w, 3) BGR, rotated and mirrored as the display matrix of the file says."""
     picture: np.ndarray = frame.to_ndarray(format="bgr24")
-    side_data: Any = frame.side_data  # the type stubs know only motion vectors
+    try:
+        side_data: Any = frame.side_data  # the type stubs know only motion vectors
+    except ValueError:  # some of it, such as Exif, is of a kind that PyAV does not know
+        return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
     for data in side_data:
         if data.type.name == "DISPLAYMATRIX":
             # a point (x, y) is shown at (a x + c y, b x + d y)

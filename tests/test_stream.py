@@ -1,5 +1,6 @@
 """Streams: times and pictures of files, and live sources that are faster than the consumer, drop, or are damaged."""
 
+import io
 import os
 import sys
 import threading
@@ -13,6 +14,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from data import reader
 from data import stream as streams
@@ -136,6 +138,64 @@ def test_every_display_matrix(degrees, mirrored):
     left, top = (min(place[k] for place in places.values()) for k in (0, 1))
     for (x, y), (to_x, to_y) in places.items():
         assert (shown[to_y - top, to_x - left] == picture[y, x]).all()
+
+
+def test_pictures_of_a_camera_with_exif(tmp_path):
+    image, content, exif = Image.new("RGB", (64, 48), "red"), io.BytesIO(), Image.Exif()
+    image.paste("blue", (0, 0, 24, 24))  # top left as stored, top right as shown
+    exif[ExifTags.Base.Orientation] = 6  # to be turned clockwise
+    image.save(content, "JPEG", exif=exif)
+    with av.open(str(tmp_path / "v.avi"), "w") as container:
+        video = container.add_stream("mjpeg", rate=10)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuvj420p"
+        packet = av.Packet(content.getvalue())
+        packet.pts = packet.dts = 0
+        packet.time_base, packet.stream = Fraction(1, 10), video
+        container.mux(packet)
+    (frame,) = Stream(str(tmp_path / "v.avi"))
+    if frame.picture.shape == (64, 48, 3):  # since FFmpeg 8, which reads Exif
+        assert frame.picture[10, -10, 0] > 200 and frame.picture[10, 10, 2] > 200
+    else:
+        assert frame.picture.shape == (48, 64, 3)
+
+
+def test_a_title_that_is_no_utf8(tmp_path):
+    with av.open(str(tmp_path / "v.mkv"), "w") as container:
+        container.metadata["title"] = "a title"
+        video = container.add_stream("mjpeg", rate=10)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuvj420p"
+        container.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="bgr24")))
+        container.mux(video.encode())
+    content = (tmp_path / "v.mkv").read_bytes()
+    assert b"a title" in content
+    (tmp_path / "v.mkv").write_bytes(content.replace(b"a title", b"caf\xe9 \xff\xfe"))
+    assert len(list(Stream(str(tmp_path / "v.mkv")))) == 1
+
+
+def sound_with_cover(path):
+    with av.open(str(path), "w") as container:
+        sound, cover = container.add_stream("libmp3lame", rate=44100), container.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt, cover.disposition = 64, 48, "yuvj420p", 1 << 10  # attached_pic
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="bgr24")))
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 2 * 1152), np.int16), format="s16", layout="stereo")
+        samples.sample_rate = 44100
+        container.mux(sound.encode(samples))
+        container.mux([*cover.encode(), *sound.encode()])
+
+
+def test_the_cover_of_a_song_is_no_video(tmp_path):
+    sound_with_cover(tmp_path / "v.mp3")
+    with av.open(str(tmp_path / "v.mp3")) as container:
+        assert len(container.streams.video) == 1
+    with pytest.raises(InputError, match="it contains no video"):
+        Stream(str(tmp_path / "v.mp3"))
+
+
+def test_a_video_of_an_unknown_format(tmp_path):
+    content = (VIDEOS / "b_frames.avi").read_bytes()
+    (tmp_path / "v.avi").write_bytes(content.replace(b"avc1", b"ZZZZ"))
+    with pytest.raises(InputError, match=r"cannot open .*v.avi: the format of its video is unknown"):
+        Stream(str(tmp_path / "v.avi"))
 
 
 def test_a_rate_given_by_hand_counts_times():
