@@ -290,7 +290,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         target = Path(os.path.realpath(path)) if path.is_symlink() else path
         if os.path.lexists(target) and not stat.S_ISREG(target.lstat().st_mode):
             raise InputError(f"cannot write {path}: it exists and is not a regular file")
-    temporary = target.with_name(f".{_writer()}-{secrets.token_hex(4)}{PART}")
+    temporary = new_part(target.parent)
     try:
         write(temporary)
         with open(temporary, "r+b") as file:
@@ -312,6 +312,14 @@ PART = ".part"  # the end of the name of a file that is being written
 def _writer() -> str:
     """A name for this process on this machine, for its temporary files."""
     return f"{zlib.crc32(platform.node().encode()):08x}-{os.getpid()}"
+
+
+def new_part(directory: Path) -> Path:
+    """A name of its own in a directory for a file or folder that is being written; `remove_parts` knows it."""
+    return directory / f".{_writer()}-{secrets.token_hex(4)}{PART}"
+
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # or a full quota
 
 
 def _why_not_more(path: Path) -> str:
@@ -429,8 +437,7 @@ class Parser(argparse.ArgumentParser):
 
 # errors that only writing causes
 WRITING = (
-    errno.ENOSPC,
-    errno.EDQUOT,
+    *FULL_DISK,
     errno.EROFS,
     errno.EFBIG,
     errno.EEXIST,

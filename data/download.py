@@ -19,7 +19,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from utils import InputError
+from utils import FULL_DISK, InputError
 
 PATIENCE = 60  # seconds that a server may be silent
 
@@ -145,7 +145,8 @@ def unpacked(dataset_type: str, paths: list[Path]) -> Iterator[Path]:
             except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
                 raise InputError(f"cannot unpack {path}: {error}") from error
             except OSError as error:
-                raise InputError(f"cannot unpack {path}: {error.strerror or error}; make room or check it") from error
+                mend = "make room" if error.errno in FULL_DISK else "check it"
+                raise InputError(f"cannot unpack {path}: {error.strerror or error}; {mend}") from error
         yield Path(folder)
 
 

@@ -7,6 +7,7 @@ where something is abnormal. A video with a folder of masks must have one for ea
 none. `python -m data.prepare` makes masks from those of Ped2 (Test001_gt/*.bmp) and Avenue (volLabel in 1_label.mat).
 """
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from data.archives import LAYOUTS, find_entries
 from data.frames import EXTENSIONS, LITTER, Video, in_order, printable, scan
 from data.intervals import Labels
 from data.pictures import read_mask, read_picture
-from utils import InputError, named, reading
+from utils import FULL_DISK, InputError, named, new_part, reading, reason, remove_parts
 
 Masks = dict[str, list[Path]]  # name of a video -> the mask of each of its frames, in their order
 
@@ -157,6 +158,8 @@ def write_archive_masks(dataset_type: str, source: Path, dataset: Path) -> list[
     one frame: an extra mask is left out, and an extra frame gets the last mask.
     """
     directory, failures = dataset / "testing", []
+    with contextlib.suppress(OSError):  # of another user
+        remove_parts(directory / "masks")
     found = scan(directory / "frames") if (directory / "frames").is_dir() else ()
     videos = {video.name: video for video, _ in found}
     there, _ = find_masks(dataset, list(videos.values()))
@@ -181,8 +184,7 @@ def write_archive_masks(dataset_type: str, source: Path, dataset: Path) -> list[
 
 def _write(folder: Path, masks: dict[str, np.ndarray]) -> None:
     """Write {name of a frame: mask} to a folder that appears when it is complete."""
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+    part = new_part(folder.parent)
     try:
         part.mkdir(parents=True)
         for name, mask in masks.items():
@@ -193,6 +195,7 @@ def _write(folder: Path, masks: dict[str, np.ndarray]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     except OSError as error:
-        raise InputError(f"cannot write {folder}: {error.strerror}; make room, then run this again") from error
+        room = "; make room, then run this again" if error.errno in FULL_DISK else ""
+        raise InputError(f"cannot write {folder}: {reason(error)}{room}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -6,7 +6,7 @@
 
 A video becomes DIR/<data set>/{training,testing}/frames/<video>/<frame>.jpg, with frames counted from 0, and its times
 are stored in .../times/<video>.csv. It is written to a hidden folder, which is renamed when complete. So the command
-may be stopped at any time, and started again to continue.
+may be stopped at any time, and started again to continue; several may work on one data set at once.
 Exit status: 0 complete, 1 a video failed or is missing, 2 wrong command or full disk, 130 stopped by Ctrl-C.
 """
 
@@ -34,14 +34,15 @@ from data.masks import write_archive_masks
 from data.pictures import read_picture, read_verified
 from data.reader import Reader
 from data.times import Clock, times_path, write_times
-from utils import InputError, Parser, run_script
+from utils import FULL_DISK, InputError, Parser, named, new_part, one_line, reason, remove_parts, run_script
 
 SPLITS = ("training", "testing")
 VIDEO = (
     *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".avi", ".mkv", ".webm", ".ogv", ".flv", ".wmv", ".asf"),
     *(".mpg", ".mpeg", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".mxf", ".dv"),
 )
-SMALL_COPY = ".lrv"  # a small copy that some cameras keep beside each video
+# pictures, and a small copy that some cameras keep beside each video; FFmpeg would open them as videos
+NOT_VIDEO = (*EXTENSIONS, ".heic", ".heif", ".avif", ".lrv")
 NO_VIDEO = r"image2|\w+_pipe|tty|bin|idf|xbin|adf"  # formats of pictures and text that FFmpeg opens too
 MOST_FRAMES = 10_000_000  # four days at 25 frames per second
 
@@ -114,7 +115,7 @@ def video_jobs(path: Path, directory: Path) -> tuple[list[Job], list[str]]:
 def is_video(path: Path) -> bool:
     """Whether a file is a video, judged by its extension or, if that is unknown, by its content."""
     ending = path.suffix.lower()
-    if ending in VIDEO or ending == SMALL_COPY or ending in EXTENSIONS:
+    if ending in VIDEO or ending in NOT_VIDEO:
         return ending in VIDEO
     try:
         reader = Reader(os.fspath(path))
@@ -228,8 +229,7 @@ def encode(image: np.ndarray, quality: int) -> bytes:
 
 def extract(job: Job, quality: int, stop: threading.Event, bar: tqdm) -> None:
     """Write the frames of one video, which appear under its name when complete. Gives up when `stop` is set."""
-    part = job.target.with_name(f".{job.target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+    part = new_part(job.target.parent)
     try:
         part.mkdir(parents=True)
         # leading zeros for programs that sort names as text; official frames have three digits
@@ -243,6 +243,8 @@ def extract(job: Job, quality: int, stop: threading.Event, bar: tqdm) -> None:
             times.append(seconds)
         if not times:
             raise InputError(f"no frames in {job.source}")
+        if is_done(job):  # by another preparation at the same time
+            return
         if known := [seconds for seconds in times if seconds is not None]:
             write_times(times_path(job.target), known)  # first, so that an extracted video has its times
         shutil.rmtree(job.target, ignore_errors=True)  # it has the wrong number of frames
@@ -256,6 +258,9 @@ def extract_all(jobs: list[Job], workers: int, quality: int) -> list[str]:
 
     Raises InputError when frames cannot be written.
     """
+    for directory in {job.target.parent for job in jobs}:
+        with contextlib.suppress(OSError):  # of another user
+            remove_parts(directory)
     todo = [job for job in jobs if not is_done(job)]
     print(f"{len(todo)} videos to extract, {len(jobs) - len(todo)} exist already", flush=True)
     failures, stop = [], threading.Event()
@@ -270,13 +275,30 @@ def extract_all(jobs: list[Job], workers: int, quality: int) -> list[str]:
                 except InputError as error:
                     failures.append(str(error))
                 except OSError as error:
-                    what = f"cannot write {futures[future].target}: {error.strerror}"
-                    raise InputError(f"{what}; make room, then run this again") from error
+                    room = "; make room, then run this again" if error.errno in FULL_DISK else ""
+                    raise InputError(f"cannot write {futures[future].target}: {reason(error)}{room}") from error
+                except MemoryError:
+                    raise
+                except Exception as error:  # of a library, about this file; the others go on
+                    what = f"{printable(futures[future].source)} cannot be read"
+                    failures.append(one_line(f"{what}: {type(error).__name__}: {error}"))
         except BaseException:  # usually Ctrl-C: the other extractions end at their next frame
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
     return failures
+
+
+def print_others(jobs: list[Job]) -> None:
+    """Print a note for each split that holds videos of earlier runs, which are none of these jobs."""
+    for directory in sorted({job.target.parent for job in jobs}):
+        given = {job.target.name for job in jobs if job.target.parent == directory}
+        videos = [video.name for video, _ in scan(directory)] if directory.is_dir() else []
+        if others := [name for name in videos if name not in given]:
+            print(
+                f"note: {directory} also holds {named(others)}, which this command does not name; remove a folder "
+                "to leave its video out"
+            )
 
 
 # What is on disk now --------------------------------------------------------------------------------------------------
@@ -382,6 +404,7 @@ def main(arguments: list[str] | None = None) -> int:
         if args.labels:
             check_labels(args.labels, test_jobs, dataset)
         failures += more + extract_all(jobs + test_jobs, args.workers, args.quality)
+        print_others(jobs + test_jobs)
     else:
         dataset_type, dataset = args.command, args.dataset_path / args.command
         with archive(args) as source:

@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -12,11 +14,11 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from data import archives, prepare
+from data import archives, prepare, reader
 from data.frames import find_videos
 from data.labels import built_in_labels
 from data.times import Clock, gaps, read_times
-from utils import InputError
+from utils import InputError, new_part
 
 ROOT = Path(__file__).parents[1]
 FAULTS = Path(__file__).parent / "videos"
@@ -348,6 +350,7 @@ def test_a_card_of_a_camera(own, capsys):
     card = own / "train"
     for ending, content in ((".srt", b"1\n00:00:00,000"), (".xml", b"<a/>"), (".json", b"{}"), (".lrv", b"a video")):
         (card / f"one{ending}").write_bytes(content)
+    (card / "one.HEIC").write_bytes((FAULTS / "rotated_90.mp4").read_bytes())  # FFmpeg opens such pictures too
     write_picture(card / "one.jpg")
     (card / "one.jpg").rename(card / "one.THM")
     write_video(card / "DCIM/three.avi", 2)
@@ -357,7 +360,7 @@ def test_a_card_of_a_camera(own, capsys):
     assert frames(own / "out/shop/training/frames") == {"one": 6, "two.v1.mp4v": 4}
     printed = capsys.readouterr().out
     (line,) = [line for line in printed.splitlines() if "skipped, since they are not videos" in line]
-    assert all(f"one{ending}" in line for ending in (".srt", ".xml", ".json", ".lrv", ".THM"))
+    assert all(f"one{ending}" in line for ending in (".srt", ".xml", ".json", ".lrv", ".THM", ".HEIC"))
     assert "folders inside it are not read: DCIM" in printed
     assert ("pipe.mp4" in line) == hasattr(os, "mkfifo")
 
@@ -438,7 +441,10 @@ def test_video_with_too_few_frames_is_made_again(ped2, tmp_path):
 
 
 def test_leftovers_of_a_killed_run(own):
-    part = own / "out/shop/training/frames/.one.part"
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    name = new_part(Path()).name.replace(str(os.getpid()), str(ended.pid))
+    part = own / "out/shop/training/frames" / name
     part.mkdir(parents=True)
     (part / "00099.jpg").write_bytes(b"half")
     assert prepare_own(own) == 0
@@ -483,32 +489,89 @@ def test_killed_in_mid_extraction(tmp_path, sent):
     while process.stdout.readline().strip() != "here":
         assert process.poll() is None
     training = out / "shop/training/frames"
-    assert frames(training) == {".long.part": 19}
+    ((part, count),) = frames(training).items()
+    assert part[0] == "." and count == 19
     process.send_signal(sent)
     errors = process.communicate()[1]
     assert not (training / "long").exists()
     if sent == signal.SIGINT:
         assert process.returncode == 130 and errors.splitlines() == ["interrupted"] and frames(training) == {}
     else:
-        assert frames(training).keys() == {".long.part"}
+        assert frames(training).keys() == {part}
         assert main(*command) == 0
         assert frames(training) == {"long": 40}
 
 
-def test_full_disk(own, monkeypatch):
+def test_two_preparations_at_once(own, monkeypatch):
+    encode, waiting, second_ended = prepare.encode, threading.Event(), threading.Event()
+
+    def encode_and_wait(*arguments):
+        if threading.current_thread() in first_threads and not waiting.is_set():
+            waiting.set()
+            assert second_ended.wait(60)
+        return encode(*arguments)
+
+    with ThreadPoolExecutor(1) as pool:
+        first_threads = []
+
+        def extract(*arguments):
+            if not waiting.is_set():
+                first_threads.append(threading.current_thread())
+            extract_one(*arguments)
+
+        extract_one = prepare.extract
+        monkeypatch.setattr(prepare, "extract", extract)
+        monkeypatch.setattr(prepare, "encode", encode_and_wait)
+        first = pool.submit(prepare_own, own, "--workers", "1")
+        assert waiting.wait(60)
+        assert prepare_own(own) == 0
+        second_ended.set()
+        assert first.result() == 0
+    assert frames(own / "out/shop/training/frames") == {"one": 6, "two.v1.mp4v": 4}
+    assert frames(own / "out/shop/testing/frames") == {"test": 8}
+
+
+def test_an_error_of_a_library_stops_no_other_video(own, monkeypatch, capsys):
+    upright = reader._upright
+
+    def fail(frame):
+        if frame.width == 16:
+            raise ValueError("an odd\nframe")
+        return upright(frame)
+
+    monkeypatch.setattr(reader, "_upright", fail)
+    write_video(own / "train/odd.avi", 3, (16, 16))
+    assert prepare_own(own) == 1
+    assert frames(own / "out/shop/training/frames") == {"one": 6, "two.v1.mp4v": 4}
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("failed: ")]
+    assert "odd.avi cannot be read: ValueError: an odd" in line
+
+
+def test_videos_that_are_no_longer_given_are_named(own, capsys):
+    assert prepare_own(own) == 0
+    assert "note:" not in capsys.readouterr().out
+    (own / "train/one.avi").unlink()
+    assert prepare_own(own) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert "training" in line and "also holds one," in line
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_full_disk(own, monkeypatch, number):
     written = []
 
     def write_bytes(path, content):
         written.append(path)
         if len(written) > 3:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(number, os.strerror(number))
         with open(path, "wb") as file:
             file.write(content)
 
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
-    with pytest.raises(InputError, match=r"cannot write .*: No space left on device") as caught:
+    with pytest.raises(InputError, match=rf"cannot write .*: {os.strerror(number)}") as caught:
         prepare_own(own, "--workers", "1")
     assert "\n" not in str(caught.value)
+    assert ("make room" in str(caught.value)) == (number == errno.ENOSPC)
     assert frames(own / "out/shop/training/frames") == {}
 
 
