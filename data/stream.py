@@ -4,6 +4,7 @@ import os
 import re
 import threading
 import time
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ from utils import InputError
 
 WAITING = 32  # the most frames of a live source that may wait for the consumer
 LONGEST_PAUSE = 15.0  # seconds between two attempts to open a source again
+CORRUPT_SECONDS = 10.0  # a live source that gives only corrupt frames for so long has dropped
+CAMERA_DIGITS = 3  # of the highest number of a camera; longer ones are the names of recordings
+NAME_BYTES = 100  # of an address; a folder's name has at most 255, and more is added to this
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,14 @@ class Stream:
 
     A thread reads a live source. Clips need frames at the interval with which the model was trained. So if scoring is
     slower than the source, every frame is still given, but only every n-th is to be scored (Frame.scored). Frames are
-    left out completely, with a gap, if the consumer pauses for longer, or if the decoder marks them as corrupt.
+    left out completely, with a gap, if the consumer pauses for longer, or if the decoder marks them as corrupt. A
+    source that gives nothing else for a while is treated as one that has dropped.
     """
 
     def __init__(self, source: str, fps: float | None = None, patience: float = 60.0):
         self.source, self.patience = source, patience
         self.is_address = "://" in source
-        self.is_camera = source.isdecimal() and not Path(source).exists()
+        self.is_camera = source.isdecimal() and len(source) <= CAMERA_DIGITS and not Path(source).exists()
         if self.is_address:
             self.shown = self.name = _safe(source)
         elif self.is_camera:
@@ -82,8 +87,9 @@ class Stream:
         self.size: tuple[int, int] = self.reader.size
         self.shape: tuple[int, ...] | None = None  # of the first picture
         self.changed = threading.Condition()  # guards those below
-        self.queue: deque[Frame] = deque()
+        self.queue: deque[tuple[float, Frame]] = deque()  # with the time.monotonic() of its arrival
         self.gap = self.overflowed = self.ended = self.stopped = False
+        self.has_reported = False  # how many frames were left out
         self.thread: threading.Thread | None = None
 
     def __iter__(self) -> Iterator[Frame]:
@@ -106,6 +112,11 @@ class Stream:
             self.reader.close()
         else:
             self.thread.join(timeout=2)  # the thread closes its source
+        if self.has_reported:
+            return
+        self.has_reported = True
+        if self.corrupt:
+            tqdm.write(f"{self.shown}: {self.corrupt} of {self.count} frames were corrupt and were left out")
         if self.dropped:
             tqdm.write(
                 f"{self.shown}: {self.dropped} of {self.count} frames were not scored; scoring was at most "
@@ -161,8 +172,8 @@ class Stream:
                 if self.stopped or not self.queue:
                     return
                 waiting, lost, self.overflowed = len(self.queue), self.overflowed, False
-                frame = self.queue.popleft()
-            late = time.time() - (frame.captured or 0.0)
+                arrived, frame = self.queue.popleft()
+            late = time.monotonic() - arrived
             self.behind = max(self.behind, late)
             scored = pace.is_scored(waiting, lost)
             if pace.every > 1 and not has_warned:
@@ -177,26 +188,31 @@ class Stream:
 
     def _read(self) -> None:
         """The reading thread: queues the frames of the source, and reopens a source that has dropped."""
-        start, last = None, time.monotonic()  # when the first and the newest frame came
+        start, last = None, time.monotonic()  # when the first frame and the newest one that is not corrupt came
         reader: Reader | _Camera | None = self.reader
         try:
             while reader is not None and not self.stopped and not self.problem:
                 clock = Clock(1 / self.fps)
-                lost_at, first_of_connection = last, True
+                opened, first_of_connection, reason = time.monotonic(), True, "no more frames came"
+                lost_at = last if self.count else None
                 for decoded in reader:
                     now = time.monotonic()
                     start = now if start is None else start
                     if first_of_connection:
                         # a source that runs faster than real time continues where it was
                         offset = max(now - start, self.latest + 1 / self.fps) if self.count else 0.0
-                        if offset:
-                            tqdm.write(f"{self.shown} is back after {now - lost_at:.0f} s")
                         first_of_connection = False
-                    last = now
+                    if not decoded.corrupt:
+                        if lost_at is not None:
+                            tqdm.write(f"{self.shown} is back after {now - lost_at:.0f} s")
+                        last, lost_at = now, None
+                    elif now - max(last, opened) >= CORRUPT_SECONDS:
+                        reason = f"all frames of the last {CORRUPT_SECONDS:g} s are corrupt"
+                        break
                     if self.stopped or not self._same_size(decoded.picture):
                         break
                     self._put(decoded, clock, offset, now - start)
-                reason = getattr(reader, "error", None) or "no more frames came"
+                reason = getattr(reader, "error", None) or reason
                 reader.close()
                 reader = None if self.stopped or self.problem else self._open_again(last, reason)
         except Exception as error:  # any error must reach the consumer, which is waiting
@@ -225,7 +241,8 @@ class Stream:
                     self.queue.clear()
                     self.gap = self.overflowed = True
                 self.latest = offset + seconds
-                self.queue.append(Frame(self.count, self.latest, decoded.picture, self.gap, True, time.time()))
+                frame = Frame(self.count, self.latest, decoded.picture, self.gap, True, time.time())
+                self.queue.append((time.monotonic(), frame))
                 self.gap = False
             self.count += 1
             self.changed.notify_all()
@@ -288,7 +305,11 @@ def _safe(address: str) -> str:
         parts = urlsplit(address)
     except ValueError as error:
         raise InputError(f"not an address of a stream: {error}") from error
-    return re.sub(r"[^\w.]+", "-", f"{parts.hostname}{parts.path}").strip("-.")
+    name = re.sub(r"[^\w.]+", "-", f"{parts.hostname}{parts.path}").strip("-.")
+    content = name.encode()
+    if len(content) <= NAME_BYTES:
+        return name
+    return f"{content[:NAME_BYTES].decode(errors='ignore')}-{zlib.crc32(content):08x}"
 
 
 def _shape(shape: tuple[int, ...]) -> str:

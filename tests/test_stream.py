@@ -436,6 +436,39 @@ def test_corrupt_frames_are_left_out_as_a_gap(monkeypatch):
     assert [frame.index for frame in frames if frame.gap] == [7] and stream.corrupt == 2
 
 
+def test_a_source_of_corrupt_frames_alone_is_reopened_and_then_given_up(monkeypatch, capsys):
+    monkeypatch.setattr(streams, "CORRUPT_SECONDS", 0.1)
+    opened = []
+
+    def source():
+        opened.append(None)
+        yield from (decoded(i) for i in range(5) if len(opened) == 1)
+        for _ in range(50 if len(opened) < 4 else 0):  # one that is never reopened ends too, but later
+            time.sleep(0.01)
+            yield decoded(5, corrupt=True)
+
+    monkeypatch.setattr(Stream, "_open", lambda self: Source(source()))
+    stream = Stream("rtsp://camera/1", patience=1.2)
+    assert [frame.index for frame in stream] == [0, 1, 2, 3, 4]
+    for _ in range(2):
+        stream.close()
+    assert 1 < len(opened) < 4 and "did not come back within 1.2 s" in stream.problem
+    printed = capsys.readouterr().out
+    assert "dropped after" in printed and "all frames of the last 0.1 s are corrupt" in printed
+    assert "is back" not in printed
+    assert printed.count(f"{stream.corrupt} of {stream.count} frames were corrupt and were left out") == 1
+
+
+def test_a_long_address_and_a_long_number(monkeypatch, tmp_path):
+    monkeypatch.setattr(Stream, "_open", lambda self: Source(()))
+    names = [Stream(f"rtsp://camera/{'ü' * 200}{end}").name for end in "ab"]
+    assert all(len(name.encode()) < 150 for name in names) and names[0] != names[1]
+    assert Stream("rtsp://camera/1").name.startswith("camera-1-2") and Stream("12").is_camera
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="video 20240101123000 does not exist"):
+        Stream("20240101123000")
+
+
 def test_a_camera_stays_with_opencv(monkeypatch):
     class Capture:
         left = 3
