@@ -38,7 +38,7 @@ from utils import InputError, one_line, progress, read_json, reading, reason, wr
 
 try:
     import fcntl
-except ImportError:  # Windows, which does not remove open files
+except ImportError:  # Windows, which neither removes nor renames open files
     fcntl = None  # type: ignore[assignment]  # a module or nothing
 
 VERSION = 2  # of the cache's layout and of the decoding; another version gives another key
@@ -194,6 +194,8 @@ def _build(path: Path, key: str, decoded: DecodedFrames) -> None:
             if fingerprint(decoded.videos, *decoded.size) != key:
                 place = decoded.videos[0].directory.parent
                 raise FrameError(f"frames in {place} changed while they were read: start again")
+            if fcntl is None:  # Windows, which does not rename an open file; elsewhere the lock is held until then
+                file.close()
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -206,6 +208,8 @@ def _remove_unused(folder: Path, prefix: str, suffix: str, keep: Path | None = N
             with contextlib.suppress(OSError), open(path, "r+b") as file:  # already removed, or in use on Windows
                 # an empty file has just been made, and its process is about to lock it
                 if path.stat().st_size and _lock(file):
+                    if fcntl is None:
+                        file.close()
                     path.unlink()
 
 

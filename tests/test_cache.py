@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -325,6 +326,27 @@ def test_what_a_killed_build_left_does_not_take_the_space_of_the_next(videos, ro
     left.write_bytes(b"the beginning")
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=0 if left.exists() else 10**9))
     assert isinstance(reopened(root), CachedFrames)
+
+
+@linux
+def test_no_file_is_moved_or_removed_while_it_is_open_on_windows(videos, root, monkeypatch):
+    moved = []
+
+    def closed(function):
+        def check(path, *arguments, **settings):
+            moved.append(os.fspath(path))
+            assert moved[-1] not in [os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+            return function(path, *arguments, **settings)
+
+        return check
+
+    monkeypatch.setattr(cache, "fcntl", None)
+    monkeypatch.setattr(os, "replace", closed(os.replace))
+    monkeypatch.setattr(Path, "unlink", closed(Path.unlink))
+    reopened(root)
+    add(root)
+    reopened(root)
+    assert len(files(kept(root))) == 1 and len(moved) >= 3
 
 
 # caches that are in use
