@@ -13,6 +13,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import HTTPError, URLError
@@ -22,6 +23,7 @@ from urllib.request import Request, urlopen
 from utils import FULL_DISK, InputError
 
 PATIENCE = 60  # seconds that a server may be silent
+NO_HEAD = (403, 405, 501)  # answers of servers that may still answer a GET: they only keep the size to themselves
 
 
 class Archive(NamedTuple):
@@ -103,7 +105,7 @@ def _download(archive: Archive, url: str, path: Path, dataset_type: str) -> None
         raise InputError(
             f"{url} did not send the expected {archive.name}, or the download broke off: {manual}"
         ) from error
-    except (URLError, TimeoutError, ConnectionError, ValueError) as error:
+    except (URLError, HTTPException, TimeoutError, ConnectionError, ValueError) as error:
         raise InputError(f"cannot download {url} ({getattr(error, 'reason', error)}): {manual}") from error
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; choose another place with --download_dir") from error
@@ -113,8 +115,13 @@ def _download(archive: Archive, url: str, path: Path, dataset_type: str) -> None
 
 def _check_room(url: str, folder: Path, frames: float) -> None:
     """Raise InputError when the disk has no room for the archive, its unpacked files and the frames."""
-    with urlopen(Request(url, headers={"User-Agent": "mnad"}, method="HEAD")) as answer:
-        size = int(answer.headers.get("Content-Length") or 0)
+    try:
+        with urlopen(Request(url, headers={"User-Agent": "mnad"}, method="HEAD")) as answer:
+            size = int(answer.headers.get("Content-Length") or 0)
+    except HTTPError as error:
+        if error.code not in NO_HEAD:
+            raise
+        size = 0
     needed, free = 3 * size + frames, shutil.disk_usage(folder).free  # an archive unpacks to twice its size at most
     if needed > free:
         raise InputError(

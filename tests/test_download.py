@@ -34,10 +34,10 @@ def server():
     """serve(answer) -> the address of a real server on the loopback; answer(handler, content) answers a GET."""
     servers = []
 
-    def serve(answer, content=CONTENT):
+    def serve(answer, content=CONTENT, head_status=200):
         class Handler(BaseHTTPRequestHandler):
             def do_HEAD(self):
-                self.head()
+                self.head() if head_status == 200 else self.send_error(head_status)
 
             def head(self, length=None):
                 self.send_response(200)
@@ -98,6 +98,12 @@ def test_a_damaged_file_is_fetched_again(tmp_path, server):
     assert fetch("ped2", tmp_path, [url])[0].read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("status", [403, 405])
+def test_a_mirror_that_tells_no_size(status, tmp_path, server):
+    url, _ = server(whole, head_status=status)
+    assert fetch("ped2", tmp_path, [url])[0].read_bytes() == CONTENT
+
+
 def test_a_file_address_is_a_mirror(tmp_path):
     (tmp_path / "mirror.tgz").write_bytes(CONTENT)
     assert fetch("ped2", tmp_path / "d", [(tmp_path / "mirror.tgz").as_uri()])[0].read_bytes() == CONTENT
@@ -125,10 +131,20 @@ def silent(handler, content):
     handler.server.ended.wait()
 
 
+def breaks_off_in_a_chunk(handler, content):
+    handler.protocol_version = "HTTP/1.1"
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    handler.wfile.write(b"fff\r\n" + content[:9])
+    handler.close_connection = True
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
         (breaks_off, "broke off"),
+        (breaks_off_in_a_chunk, "cannot download"),
         (not_found, "404"),
         (a_page_of_a_proxy, "did not send the expected"),
         (silent, "cannot download"),
@@ -150,6 +166,8 @@ def test_no_server_and_no_room(tmp_path, server, monkeypatch):
         fetch("ped2", tmp_path, ["http://127.0.0.1:9/x"])
     with pytest.raises(InputError, match="cannot download"):
         fetch("ped2", tmp_path, ["no address"])
+    with pytest.raises(InputError, match="cannot download"):
+        fetch("ped2", tmp_path, ["http://127.0.0.1/with a space"])
     monkeypatch.setitem(download.FRAMES, "ped2", 1e18)
     with pytest.raises(InputError, match="no room"):
         fetch("ped2", tmp_path, [server(whole)[0]])
