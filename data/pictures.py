@@ -178,14 +178,22 @@ def _to_eight_bits(picture: np.ndarray) -> np.ndarray:
     """uint8 unchanged; the upper 8 bits of uint16, if these contain a picture."""
     if picture.dtype == np.uint8:
         return picture
-    highest = int(picture.max())
-    if highest < TOO_FEW_BITS:  # the right scale is the same for a complete data set, and one frame cannot tell it
-        raise _Refused(
-            f"a 16-bit picture whose highest value is {highest} of 65535, so 8 bits would keep only "
-            f"{highest // 256 + 1} levels of gray; scale the whole data set to 8 bits by one factor, such as 255/4095 "
-            "for a 12-bit camera"
-        )
+    if problem := too_few_levels(picture):
+        raise _Refused(problem)
     return (picture >> 8).astype(np.uint8)
+
+
+def too_few_levels(picture: np.ndarray) -> str:
+    """Why the upper 8 bits of a uint16 picture are no picture, and what to do; "" if they are one."""
+    highest = int(picture.max())
+    if highest >= TOO_FEW_BITS:
+        return ""
+    # the right scale is the same for a complete data set, and one frame cannot tell it
+    return (
+        f"a 16-bit picture whose highest value is {highest} of 65535, so 8 bits would keep only "
+        f"{highest // 256 + 1} levels of gray; scale the whole data set to 8 bits by one factor, such as 255/4095 "
+        "for a 12-bit camera"
+    )
 
 
 # Headers: a few fields at known offsets, read here because libraries decode, warn or allocate memory while reading ----

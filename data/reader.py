@@ -9,6 +9,7 @@ import numpy as np
 from av.stream import Disposition
 
 from data.frames import printable
+from data.pictures import too_few_levels
 from utils import InputError
 
 ANY_FPS = 25.0  # used if the source gives no rate
@@ -108,6 +109,11 @@ class Reader:
                 damaged = True
                 continue
             for frame in frames:
+                # the first frame stands for all, as its range is the camera's; a later one may just be dark
+                if self.count == 0 and frame.format.name.startswith("gray16"):
+                    self.error = too_few_levels(frame.to_ndarray(format="gray16le")) or None
+                    if self.error:
+                        return
                 # pictures after lost data are smeared until the next key frame
                 damaged = frame.is_corrupt or (damaged and not frame.key_frame)
                 seconds = self._seconds(frame)

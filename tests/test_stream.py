@@ -191,6 +191,23 @@ def test_the_cover_of_a_song_is_no_video(tmp_path):
         Stream(str(tmp_path / "v.mp3"))
 
 
+@pytest.mark.parametrize(("highest", "given"), [(900, 0), (65535, 1)])
+def test_gray_of_sixteen_bits_is_treated_as_in_pictures(highest, given, tmp_path):
+    with av.open(str(tmp_path / "v.mkv"), "w") as container:
+        video = container.add_stream("ffv1", rate=10)
+        video.width, video.height, video.pix_fmt = 64, 48, "gray16le"
+        values = np.linspace(0, highest, 64 * 48).reshape(48, 64).astype(np.uint16)
+        container.mux(video.encode(av.VideoFrame.from_ndarray(values, format="gray16le")))
+        container.mux(video.encode())
+    stream = Stream(str(tmp_path / "v.mkv"))
+    frames = list(stream)
+    assert len(frames) == given
+    if given:
+        assert np.abs(frames[0].picture[..., 0] - (values >> 8).astype(int)).max() <= 1
+    else:
+        assert "v.mkv gives no frame (a 16-bit picture whose highest value is 900 of 65535, so" in stream.problem
+
+
 def test_a_video_of_an_unknown_format(tmp_path):
     content = (VIDEOS / "b_frames.avi").read_bytes()
     (tmp_path / "v.avi").write_bytes(content.replace(b"avc1", b"ZZZZ"))
