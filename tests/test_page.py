@@ -214,7 +214,7 @@ def test_the_result_is_at_the_top_with_all_that_is_known(browser, tmp_path):
     found, pixels = protocols(result, SCORING, None), PixelMetrics(0.81, 0.62, 0.73, 0.01, 97, 2)
     page, _ = page_of(result, further=FurtherMetrics(found, pixels))
     auc, copied, eer, precision, macro, pixel = page.results
-    assert auc == Result("AUC", *found.network["published"])
+    assert auc == Result("AUC", *found.network["published"], "min–max in each video")
     assert auc.value == pytest.approx(result.metrics.auc)
     assert auc.low <= auc.value <= auc.high
     assert auc.low < auc.high
@@ -240,7 +240,9 @@ def test_unknown_metrics_are_not_at_the_top():
     of_recon = evaluation()._replace(psnr_of_copy=None)
     page, _ = page_of(of_recon, further=FurtherMetrics(protocols(of_recon, SCORING, None), None, "3 masks are missing"))
     assert [one.name for one in page.results] == ["AUC", "EER", "average precision", "macro AUC"]
-    assert page.remarks == ["unlike the paper: th 0.02", "no pixel-level AUC: 3 masks are missing"]
+    unlike, unlabelled, masks = page.remarks
+    assert (unlike, masks) == ("unlike the paper: th 0.02", "no pixel-level AUC: 3 masks are missing")
+    assert unlabelled.startswith("1 of 3 videos are unlabelled: AUC, precision, recall")
     one_video = evaluation(names=["01"], lengths=(60,))
     assert page_of(one_video)[0].results[0].low is None  # an interval needs two videos
 
@@ -377,6 +379,47 @@ def test_the_threshold_moves_by_keyboard_and_by_number(opened):
     browser.run("byId('number').blur()")
     browser.until("Math.abs(state.threshold - 0.5) < 1e-3 && !state.isDue")
     assert_shows_what_exp_computes(opened)
+
+
+def test_what_was_typed_does_not_undo_a_drag(opened):
+    browser = opened.browser
+    browser.run("byId('number').focus(); byId('number').select(); document.execCommand('insertText', false, '0.5')")
+    box = browser.box("#video-1 .handle")
+    x, y = box["left"] + box["width"] / 3, box["top"] + box["height"] / 2
+    browser.drag(x, y, y - 12)
+    browser.until("!state.isDue && state.threshold > 0.6")
+    dragged = browser.run("state.threshold")
+    assert browser.run("byId('number').valueAsNumber") == pytest.approx(dragged, rel=1e-3)
+    browser.run("byId('number').blur()")
+    assert browser.run("state.threshold") == dragged
+
+
+def test_times_are_rounded_and_axes_have_two_labels_with_their_own_digits(opened):
+    run = opened.browser.run
+    times = {"12.5": "12.5 s", "59.96": "1:00.0", "60.3": "1:00.3", "3599.96": "1:00:00.0", "83.44": "1:23.4"}
+    assert [run(f"clock({seconds})") for seconds in times] == list(times.values())
+    assert run("clock(60.04, 2)") == "1:00.04" and run("clock(60.5, 0)") == "1:01"
+    assert run("Plot.prototype.ticks(2.36e-5, 2.93e-5, 2).map(tick => tick.toExponential())") == [
+        "2.4e-5",
+        "2.6e-5",
+        "2.8e-5",
+    ]
+    assert len(run("Plot.prototype.ticks(30.05, 30.47, 2)")) >= 2
+
+
+def test_a_page_without_alarms_says_so(browser, tmp_path):
+    page, _ = page_of(evaluation())
+    write_page(tmp_path / "report.html", page._replace(rule=page.rule._replace(threshold=50.0)))
+    browser.open(tmp_path / "report.html")
+    assert browser.run("byId('cards').innerText") == "No frame is above the threshold."
+
+
+def test_false_alarms_are_named_so(opened):
+    chips = opened.browser.run(
+        "[...document.querySelectorAll('#video-1 .chips button')].map(b => [b.className, b.innerText])"
+    )
+    assert {name for name, _ in chips} == {"alarm", "false"}
+    assert all(text.endswith("false alarm") == (name == "false") for name, text in chips)
 
 
 def test_a_threshold_beyond_the_calibration_has_no_rate(opened):
@@ -517,8 +560,15 @@ def test_keys_step_frames_and_alarms(played):
     assert browser.run(place) == 59
     browser.press("Home", 36)
     assert browser.run(place) == 0
+    browser.press("ArrowUp", 38)
+    assert browser.run(place) == 1
+    browser.press("N", 78, shift=True)
+    assert browser.run(f"videos[0].alarms.some(a => a.start === {place})")
+    browser.press("Home", 36)
     browser.press("n", 78)
     assert browser.run(f"videos[0].alarms.some(a => a.start === {place})")
+    spoken = browser.run("sections[0].plot.focus.getAttribute('aria-valuetext')").split(", ")
+    assert spoken[0] == f"frame {browser.run(place) + FIRST}" and spoken[-1] == "in alarm"
     browser.until("sections[0].player.readyState >= 2 && !sections[0].player.seeking")
     assert browser.run(f"Math.floor(sections[0].player.currentTime * {FPS} + 1e-6) === {place}")
     assert browser.run("sections[0].plot.focus.ariaValueNow") == str(browser.run(place) + FIRST)

@@ -61,6 +61,7 @@ def test_one_video_has_no_interval_and_one_class_no_auc():
     assert micro(count_pairs(labels[:1], scores[:1]))[1:] == (None, None)
     assert micro(count_pairs(labels[1:2], scores[1:2])) is None
     assert macro(count_pairs(labels[1:3], scores[1:3])) is None
+    assert macro(count_pairs(labels[:2], scores[:2]))[1:] == (None, None)  # the second has normal frames alone
     assert micro(count_pairs([], [])) is None
 
 

@@ -53,6 +53,10 @@ def page_of_evaluation(
     name, labels, unlike = (others.pop(key) for key in ("dataset_type", "avenue_labels", "unlike_the_paper"))
     facts = {"data set": name, "labels": labels if name == "avenue" else None, **others}
     remarks = [f"unlike the paper: {unlike}"] if unlike else []
+    unlabelled = sum(labels is None for labels in result.labels or [])
+    if result.metrics and unlabelled:
+        what = "AUC, precision, recall, events and false alarms per hour leave them out"
+        remarks.append(f"{unlabelled} of {len(result.videos)} videos are unlabelled: {what}")
     if not result.metrics:
         remarks += frame_lines(result, further.protocols)
     if not (further.pixels and further.pixels.error is not None):
@@ -66,7 +70,9 @@ def _results(result: Evaluation, further: FurtherMetrics) -> list[Result]:
     metrics, pixels, (network, copy) = result.metrics, further.pixels, further.protocols
     found = []
     if metrics:
-        found.append(Result("AUC", *network["published"]))
+        found.append(Result("AUC", *network["published"], "min–max in each video"))
+        if "calibrated" in network:
+            found.append(Result("AUC, calibrated", *network["calibrated"], "without min–max"))
         if copy:
             found.append(Result("AUC of copying", *copy["published"], "the previous frame is the prediction"))
         found.append(Result("EER", metrics.eer))

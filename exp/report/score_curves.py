@@ -19,9 +19,7 @@ from exp.scoring.alarms import Decisions
 from exp.scoring.evaluation import Evaluation
 from utils import auc, progress
 
-CALIBRATED = (
-    "calibrated: in standard deviations from normal training frames; above: relative to the range of this video"
-)
+CALIBRATED = "calibrated: 0 is the mean of normal frames; above: relative to the range of this video"
 
 
 def peaks(values: np.ndarray, count: int = 5) -> list[int]:

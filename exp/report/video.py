@@ -24,7 +24,7 @@ from utils import progress
 
 MIN_WIDTH, MAX_WIDTH = 640, 1280  # frames are scaled to a width between these
 TEXT, CURVE = 64, 140  # heights of the two strips under the frame
-AXIS = 46  # width of the numbers to the left of the curve
+AXIS, TOP, BELOW = 46, 10, 26  # the space to the left of the curve, where numbers are, above it and below it
 # Okabe and Ito's colours, which colour-blind people can tell apart, in BGR
 BLUE, VERMILION, BLACK, GREY, WHITE = (178, 114, 0), (0, 94, 213), (0, 0, 0), (119, 119, 119), (255, 255, 255)
 SKY = (233, 180, 86)  # for masks
@@ -85,6 +85,7 @@ class AnnotatedVideo:
         self.path, self.name, self.curve, self.error_scale = path, name, curve, error_scale
         self.file: VideoFile | None = None  # opened with the first frame, which determines the size
         self.width = self.height = 0  # the size of the frame in the picture
+        self.drawn: tuple[np.ndarray, np.ndarray] | None = None  # the drawing of a WholeCurve, see _draw_scores
 
     def __enter__(self) -> "AnnotatedVideo":
         return self
@@ -126,7 +127,12 @@ class AnnotatedVideo:
         if moment.alarm:
             cv2.rectangle(canvas, (3, 3), (self.width - 4, self.height - 4), VERMILION, 6)
         self._write_text(canvas[self.height : self.height + TEXT], moment)
-        _draw_curve(canvas[self.height + TEXT :], self.curve, self.curve.reach(moment))
+        now = self.curve.reach(moment)
+        if self.drawn is None or isinstance(self.curve, LiveCurve):
+            self.drawn = _draw_scores(self.curve, self.width)
+        strip, points = self.drawn
+        canvas[self.height + TEXT :] = strip
+        _draw_position(canvas[self.height + TEXT :], points[now].tolist())
         return canvas
 
     def _write_text(self, strip: np.ndarray, moment: Moment) -> None:
@@ -157,10 +163,12 @@ def outlined(picture: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     return cv2.drawContours(picture.copy(), regions, -1, SKY, thickness=1 + picture.shape[1] // 320)
 
 
-def _draw_curve(strip: np.ndarray, curve: LiveCurve | WholeCurve, now: int) -> None:
-    """Draw the scores of a curve, labelled intervals, threshold, and the position `now` of this frame."""
+def _draw_scores(curve: LiveCurve | WholeCurve, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the scores of a curve, labelled intervals and threshold. Returns uint8 (CURVE, width, 3), and the position
+    (x, y) of each score in it, (n, 2)."""
+    strip = np.full((CURVE, width, 3), 255, np.uint8)
     moments, (low, high, threshold) = curve.moments, curve.limits
-    left, right, top, bottom = AXIS, strip.shape[1] - 12, 10, len(strip) - 26
+    left, right, top, bottom = AXIS, width - 12, TOP, CURVE - BELOW
 
     def x(place: float | np.ndarray) -> np.ndarray:
         return np.round(left + (right - left) * np.asarray(place) / max(curve.window - 1, 1)).astype(int)
@@ -179,13 +187,17 @@ def _draw_curve(strip: np.ndarray, curve: LiveCurve | WholeCurve, now: int) -> N
     scores = np.array([moment.score for moment in moments])
     points = np.stack((x(np.arange(len(scores))), y(scores)), axis=1).astype(np.int32)
     cv2.polylines(strip, [points], False, BLUE, 2, cv2.LINE_AA)
-    here = points[now].tolist()
-    cv2.line(strip, (here[0], top), (here[0], bottom), BLACK, 1)
-    cv2.circle(strip, here, 5, BLACK, cv2.FILLED, cv2.LINE_AA)
     first, is_full = moments[0].frame, len(moments) == curve.window
     _text(strip, f"frame {first}", (left, len(strip) - 7), GREY)
     last = moments[-1].frame if is_full else first + curve.window - 1
     _text(strip, f"{last}", (right, len(strip) - 7), GREY, align=1)
+    return strip, points
+
+
+def _draw_position(strip: np.ndarray, here: list[int]) -> None:
+    """Mark the position of a frame on the drawing of the scores."""
+    cv2.line(strip, (here[0], TOP), (here[0], len(strip) - BELOW), BLACK, 1)
+    cv2.circle(strip, here, 5, BLACK, cv2.FILLED, cv2.LINE_AA)
 
 
 def _text(
@@ -216,15 +228,16 @@ def whole_curve(result: Evaluation, decisions: Decisions | None, video: int) -> 
     scores = decisions.scores[video] if decisions else result.abnormality[video]
     threshold = decisions.threshold if decisions else None
     labels = result.labels[video] if result.labels else None
+    spans = [(alarm.start, alarm.end) for alarm in decisions.alarms[video]] if decisions else []
     moments = [
         Moment(
-            frame=int(result.frames[video][k]),
+            frame=frame,
             seconds=float(result.seconds[video][k]),
             score=float(score),
             label=None if labels is None else bool(labels[k]),
-            alarm=None if threshold is None else bool(score > threshold),
+            alarm=any(start <= frame <= end for start, end in spans) if decisions else None,
         )
-        for k, score in enumerate(scores)
+        for k, (frame, score) in enumerate(zip(result.frames[video].tolist(), scores, strict=True))
     ]
     if threshold is None:
         return WholeCurve(Limits(), moments)

@@ -102,7 +102,7 @@ def micro(pairs: Pairs) -> Estimate | None:
         frames = (weights @ pairs.abnormal) * (weights @ pairs.normal)
         return _divide(((weights @ pairs.won) * weights).sum(axis=-1), frames)
 
-    return _estimate(auc, len(pairs.won))
+    return _estimate(auc, len(pairs.won), len(pairs.won))
 
 
 def macro(pairs: Pairs) -> Estimate | None:
@@ -113,7 +113,7 @@ def macro(pairs: Pairs) -> Estimate | None:
     def auc(weights: np.ndarray) -> np.ndarray:
         return _divide(weights @ own, weights @ (frames > 0))
 
-    return _estimate(auc, len(pairs.won))
+    return _estimate(auc, len(pairs.won), int(np.count_nonzero(frames)))
 
 
 def _divide(numbers: np.ndarray, by: np.ndarray) -> np.ndarray:
@@ -121,12 +121,15 @@ def _divide(numbers: np.ndarray, by: np.ndarray) -> np.ndarray:
     return np.where(by > 0, numbers / np.where(by > 0, by, 1), np.nan)
 
 
-def _estimate(auc: Callable[[np.ndarray], np.ndarray], videos: int) -> Estimate | None:
-    """The Estimate of auc, a function of how often each video counts: (draws, V) -> (draws,), NaN where undefined."""
+def _estimate(auc: Callable[[np.ndarray], np.ndarray], videos: int, counted: int) -> Estimate | None:
+    """The Estimate of auc, a function of how often each video counts: (draws, V) -> (draws,), NaN where undefined.
+
+    videos: V; counted: how many of them the AUC depends on.
+    """
     value = float(auc(np.ones((1, videos)))[0])
     if np.isnan(value):
         return None
-    if videos < 2:
+    if counted < 2:
         return Estimate(value, None, None)
     # how often each video is drawn; the same draws for all protocols
     weights = np.random.default_rng(SEED).multinomial(videos, np.full(videos, 1 / videos), size=DRAWS)

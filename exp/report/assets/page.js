@@ -104,7 +104,7 @@ if (byId("table")) {
 // The gallery of alarms -----------------------------------------------------------------------------------------------
 
 const FIRST_CARDS = data.isStream ? 24 : 6;
-let cardsShown = ""; // identifies the alarms shown, so that pictures are only rebuilt when these change
+let cardsShown = null; // identifies the alarms shown, so that pictures are only rebuilt when these change
 
 function fillGallery() {
   const all = videos.flatMap((video, index) => video.alarms.map((alarm) => ({ video, alarm, section: sections[index] })));
@@ -128,7 +128,7 @@ function makeCard({ video, alarm, section }) {
     make("b", {}, data.isStream ? "" : `${video.name} · `, spell(video, alarm)),
     make("span", {}, alarm.start === alarm.end ? `frame ${frames[alarm.start]}` : `frames ${frames[alarm.start]} to ${frames[alarm.end]}`),
     make("span", {}, `score ${alarm.score.toFixed(2)} at ${clock(seconds[alarm.peak])}`),
-    video.labelled ? make("span", {}, isFalse(video, alarm) ? "false alarm" : "labelled abnormal") : "",
+    video.labelled ? make("span", {}, isFalse(video, alarm) ? "false alarm" : "has abnormal frames") : "",
   );
   card.addEventListener("click", () => {
     section.node.scrollIntoView({ block: "start" });

@@ -24,9 +24,10 @@ function draw(tag, attributes) {
 
 // 83.4 -> "1:23.4", 12.5 -> "12.5 s"
 function clock(seconds, digits = 1) {
-  if (seconds < 60) return `${seconds.toFixed(digits)} s`;
-  const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60];
-  const rest = (Math.floor((seconds % 60) * 10 ** digits) / 10 ** digits).toFixed(digits).padStart(digits ? 3 + digits : 2, "0");
+  const unit = 10 ** digits, count = Math.round(seconds * unit); // in units of the last digit
+  if (count < 60 * unit) return `${(count / unit).toFixed(digits)} s`;
+  const [hours, minutes] = [Math.floor(count / (3600 * unit)), Math.floor(count / (60 * unit)) % 60];
+  const rest = ((count % (60 * unit)) / unit).toFixed(digits).padStart(digits ? 3 + digits : 2, "0");
   return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${rest}` : `${minutes}:${rest}`;
 }
 
@@ -139,7 +140,7 @@ class Plot {
     const area = make("div", { className: "area" }, drawing);
     const node = make("div", { className: `panel${isMain ? " main" : ""}` }, area, make("span", { className: "name" }, SERIES[kind].name));
     for (const tick of this.ticks(low, high, isMain ? 4 : 2)) {
-      const label = make("span", { className: "tick" }, kind === "distance" && tick ? tick.toExponential(0) : String(tick));
+      const label = make("span", { className: "tick" }, kind === "distance" && tick ? tick.toExponential() : String(tick));
       label.style.top = `${y(tick) / (HEIGHT / 100)}%`;
       const line = make("i", { className: "grid" });
       line.style.top = label.style.top;
@@ -152,10 +153,11 @@ class Plot {
     return panel;
   }
 
+  // About `count` round numbers between two limits, at least two.
   ticks(low, high, count) {
     const step = niceStep(high - low, count), found = [];
     for (let k = Math.ceil(low / step); k * step <= high; k++) found.push(Number((k * step).toPrecision(6)));
-    return found;
+    return found.length > 1 ? found : this.ticks(low, high, 2 * count);
   }
 
   // Numbered circles at the frames that have pictures.
@@ -183,6 +185,7 @@ class Plot {
     };
     panel.handle.addEventListener("pointerdown", (event) => {
       event.preventDefault();
+      document.activeElement.blur(); // what was typed counts before the drag, not after it
       panel.handle.setPointerCapture(event.pointerId);
       panel.handle.addEventListener("pointermove", move);
     });
@@ -220,7 +223,6 @@ class Plot {
     this.cursor.style.setProperty("--x", (place + 0.5) / this.video.count);
     this.describe(place);
     this.focus.setAttribute("aria-valuenow", this.video.frames[place]);
-    this.focus.setAttribute("aria-valuetext", this.readout.textContent);
   }
 
   hover(place) {
@@ -238,5 +240,6 @@ class Plot {
     if (video.labelled) words.push(video.events.some(([a, b]) => a <= place && place <= b) ? "labelled abnormal" : "labelled normal");
     if (this.rule) words.push(video.alarms.some((alarm) => alarm.start <= place && place <= alarm.end) ? "in alarm" : "no alarm");
     this.readout.replaceChildren(...words.map((word) => make("span", {}, word)));
+    if (place === this.place) this.focus.setAttribute("aria-valuetext", words.join(", "));
   }
 }

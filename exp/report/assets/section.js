@@ -96,13 +96,14 @@ class Section {
 
   press(event) {
     if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("button, a")) return;
-    const step = { ArrowLeft: -1, ArrowRight: 1, PageUp: -100, PageDown: 100, Home: -Infinity, End: Infinity }[event.key];
+    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowDown: -1, ArrowUp: 1, PageUp: -100, PageDown: 100, Home: -Infinity, End: Infinity }[event.key];
+    const key = event.key.toLowerCase(); // also with Caps Lock
     const { place } = this.plot, { alarms, count } = this.video;
     if (step) {
       const length = event.shiftKey ? 10 : 1;
       this.go(Math.min(Math.max(place + length * step, 0), count - 1));
-    } else if (event.key === "n" || event.key === "p") {
-      const next = event.key === "n" ? alarms.find((one) => one.start > place) : alarms.findLast((one) => one.end < place);
+    } else if (key === "n" || key === "p") {
+      const next = key === "n" ? alarms.find((one) => one.start > place) : alarms.findLast((one) => one.end < place);
       if (next) this.go(next.start);
     } else if (event.key === " " && event.target !== this.player) {
       if (this.player) this.player.paused ? this.player.play() : this.player.pause();
@@ -119,7 +120,7 @@ class Section {
     if (!this.rule) return;
     this.plot.update(threshold);
     const shown = video.alarms.slice(0, MOST_CHIPS).map((alarm) => {
-      const words = `${spell(video, alarm)}, highest ${alarm.score.toFixed(2)}`;
+      const words = `${spell(video, alarm)}, highest ${alarm.score.toFixed(2)}${isFalse(video, alarm) ? ", false alarm" : ""}`;
       const chip = make("button", { type: "button", className: isFalse(video, alarm) ? "false" : "alarm" }, words);
       chip.addEventListener("click", () => this.go(alarm.peak));
       return chip;
