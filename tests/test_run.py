@@ -135,6 +135,18 @@ def test_the_first_start_in_a_directory_wins(dataset):
     other.close()
 
 
+def test_a_run_that_was_made_since_the_directory_was_empty_is_kept(dataset):
+    model, flags = Path("exp/a/model.pth"), dict.fromkeys(("method", "c"))
+    one, other = Run(Path("exp/a"), flags), Run(Path("exp/a"), flags)
+    one.begin(CPU)
+    model.write_text("of the first")
+    one.close()
+    with pytest.raises(InputError, match="--overwrite discards it"):
+        other.begin(CPU)
+    other.close()
+    assert model.read_text() == "of the first"
+
+
 # Damage ---------------------------------------------------------------------------------------------------------------
 
 
