@@ -48,6 +48,14 @@ def test_any_chunk_gives_the_scores_of_one_frame_at_a_time(setup, reset_memory):
         assert flips(updated) >= 5 if th < 10 else updated.all()  # guesses do fail; all update
 
 
+def test_no_threshold_tells_chunks_apart(setup):
+    """Each one that decides otherwise, so that guesses fail at any frame, also at the first of a video."""
+    usual = Scoring(0, 0.6, reset_memory=True)
+    levels = np.sort(scored(score_one_by_one, setup, usual, 24)["regular"])
+    for th in (levels[1:] + levels[:-1]) / 2:
+        assert_any_chunk_scores_alike(setup, usual._replace(th=float(th)), (7, 24))
+
+
 @pytest.mark.parametrize("skips", [True, False])
 def test_chunks_change_no_score_of_the_network_of_the_paper(skips):
     setup = set_up(skips, small=False)
