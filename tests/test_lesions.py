@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from noisy import SCORES, loader, set_up
+from sklearn.metrics import roc_auc_score
 
 from data.clips import normalise
 from exp.scoring.lesions import LESIONS, parts_auc
@@ -105,3 +106,16 @@ def test_each_part_of_the_score_has_its_auc():
     assert parts.both == pytest.approx(found.metrics.auc)
     assert parts.psnr == pytest.approx(parts.distance)  # D is a falling line of P there
     assert parts_auc(evaluation([30], labelled=False), SCORING) == (None, None, None)
+
+
+def test_parts_that_tell_different_things_have_different_aucs():
+    from drawn import evaluation
+
+    found, rng = evaluation([30, 40]), np.random.default_rng(1)
+    noisy = [0.001 + 0.0002 * (rng.normal(size=len(y)) + y) for y in found.labels]
+    p, d = ([(x - x.min()) / (x.max() - x.min()) for x in values] for values in (found.psnr, noisy))
+    both = [0.4 * far - 0.6 * well for well, far in zip(p, d, strict=True)]
+    y = np.concatenate(found.labels)
+    expected = [roc_auc_score(y, np.concatenate(values)) for values in ([-well for well in p], d, both)]
+    assert parts_auc(found._replace(distance=noisy), SCORING) == pytest.approx(expected)
+    assert len(set(expected)) == 3

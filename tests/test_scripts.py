@@ -29,7 +29,8 @@ from helpers import (
     train,
     trained,
 )
-from sklearn.metrics import roc_auc_score
+from scipy.optimize import brentq
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 import Evaluate
 import Train
@@ -80,7 +81,12 @@ def test_train_then_evaluate_as_a_user_does(method, dataset):
     assert labels.sum() == {"pred": 5, "recon": 9}[method]
     scores = np.array([float(row["abnormality"]) for row in rows])
     assert f"AUC: {100 * roc_auc_score(labels, scores):.4f} %" in out
-    assert "macro AUC" in out and "EER" in out and "average precision" in out
+    assert f"average precision: {100 * average_precision_score(labels, scores):.4f} %" in out
+    false_alarms, hits, _ = roc_curve(labels, scores)
+    rate = brentq(lambda x: 1 - x - np.interp(x, false_alarms, hits), 0, 1)  # misses and false alarms are as frequent
+    (said,) = (line for line in out.splitlines() if line.startswith("EER: "))
+    assert float(said.split()[1]) == pytest.approx(100 * rate, abs=1e-4)
+    assert "macro AUC" in out
 
 
 @pytest.mark.parametrize(
