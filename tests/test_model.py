@@ -61,6 +61,13 @@ def test_compactness_and_separateness_by_hand():
     assert memory.separateness(queries, items).item() == pytest.approx(expected, abs=1e-5)
 
 
+def test_the_distance_of_each_query_is_that_to_its_nearest_item():
+    q, m = unit(30, 16), unit(5, 16, seed=1)
+    found = memory.distance_map(q, m)
+    torch.testing.assert_close(found, (q - m[(q @ m.T).argmax(1)]).square().mean(1), rtol=0, atol=1e-12)
+    torch.testing.assert_close(found.mean(), memory.compactness(q, m), rtol=0, atol=1e-12)
+
+
 def test_initial_items_are_unit_vectors_and_follow_the_seed():
     torch.manual_seed(3)
     first = memory.initial_items(20, 64)

@@ -13,6 +13,7 @@ from data.clips import open_clips, testing_loader
 from data.stream import Stream
 from data.times import times_path, write_times
 from exp.scoring.evaluation import evaluate
+from exp.scoring.score import Scoring
 from exp.scoring.trained import load_trained, score_frames, score_video
 from utils import InputError
 
@@ -25,18 +26,21 @@ def run(tmp_path, make_videos):
     return calibrate_run(make_run(tmp_path / "run", size=(16, 16)), make_videos(Path("normal"), {"1": 20}))
 
 
-def test_frames_score_as_those_of_a_data_set(run, make_videos):
+@pytest.mark.parametrize("scoring", [None, Scoring(th=1, alpha=0.2)])
+def test_frames_score_as_those_of_a_data_set(scoring, run, make_videos):
     trained = load_trained(run, device="cpu")
     videos = make_videos(Path("testing"), {"1": 13}, ext=".png")
     clips = open_clips(videos, "testing", 5, (16, 16, 3), NO_CACHE)
-    expected = evaluate(
-        trained.model, trained.items, testing_loader(clips), trained.scoring(), None, [np.arange(13) / 25]
-    )
-    found = score_frames(trained, (textured("1", k, (24, 32)) for k in range(13)))
+    same = scoring or Scoring(th=0.01, alpha=0.6)  # the paper's
+    expected = evaluate(trained.model, trained.items, testing_loader(clips), same, None, [np.arange(13) / 25])
+    found = score_frames(trained, (textured("1", k, (24, 32)) for k in range(13)), scoring)
     assert found.frame.tolist() == list(range(4, 13))
     for name in ("psnr", "distance", "regular"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name)[0], rtol=1e-4)
-    np.testing.assert_allclose(found.abnormality, trained.normal.abnormality(found.psnr, found.distance, 0.6))
+    assert found.updated.tolist() == expected.updated[0].tolist() == [scoring is not None] * 9
+    p, d = (np.concatenate(values).astype(float) for values in (trained.normal.psnr, trained.normal.distance))
+    psnr, distance = (p.mean() - found.psnr) / p.std(), (found.distance - d.mean()) / d.std()
+    np.testing.assert_allclose(found.abnormality, same.alpha * psnr + (1 - same.alpha) * distance)
 
 
 def same_scores(found, expected):
