@@ -12,7 +12,7 @@ from data import check
 from data.cache import NO_CACHE
 from data.clips import open_clips
 from data.frames import Video
-from data.times import clip_ends, times_path, write_times
+from data.times import clip_ends, gaps, read_times, times_path, write_times
 from exp.flags import Span
 from exp.scoring.evaluation import smoothed
 from exp.scoring.score import Scoring
@@ -46,6 +46,14 @@ def test_no_clip_spans_a_gap(gaps, t_length, expected):
     assert clip_ends(np.isin(np.arange(8), gaps), t_length).tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("fps", "step", "is_gap"), [(25, 1.99, False), (25, 2.0, True), (1, 4.9, False), (1, 5.0, True)]
+)
+def test_a_gap_is_a_step_of_2_seconds_and_of_5_usual_steps(fps, step, is_gap):
+    times = np.arange(26) / fps
+    assert gaps([*times, times[-1] + step]).tolist() == [False] * 26 + [is_gap]
+
+
 def test_clips_of_frames_whose_times_have_gaps(tmp_path, make_videos, capsys):
     videos = make_videos(tmp_path / "own" / "testing" / "frames", {"1": 8, "2": 6, "3": 5, "4": 4}, size=(8, 8))
     with_gaps(videos[0], 3, 5)  # the middle part is shorter than a clip
@@ -70,6 +78,18 @@ def test_times_of_other_frames_are_an_error(tmp_path, make_videos, capsys):
         open_clips(videos, "training", 3, (8, 8, 3), NO_CACHE)
     assert check.main([str(tmp_path / "own")]) == 1
     assert "7 frames, but the video has 8" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "lines", ["frame,time\n0,0\n1,1", *(f"frame,seconds\n0,0\n1,{t}" for t in ("nan", "inf", "-1"))]
+)
+def test_times_that_are_none_are_refused(lines, tmp_path, make_videos):
+    (video,) = make_videos(tmp_path / "own" / "training" / "frames", {"1": 2}, size=(8, 8))
+    write_times(times_path(video.directory), [0, 1])
+    assert read_times([video], fps=25)[0].seconds.tolist() == [0, 1]
+    times_path(video.directory).write_text(lines)
+    with pytest.raises(InputError, match=r"cannot read the times in .*1\.csv"):
+        read_times([video], fps=25)
 
 
 def test_labels_of_frames_after_a_gap_do_not_count(dataset, capsys):
