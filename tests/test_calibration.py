@@ -138,6 +138,7 @@ def test_training_ends_with_the_scores_of_its_clips(dataset):
     assert found["videos"] == ["1", "2"] and found["lengths"] == [6, 6] and not found["held_out"]
     assert "optimistic" in found["about"] and "optimistic" in (run / "train.log").read_text()
     assert found["summary"]["psnr"]["mean"] == pytest.approx(found["psnr"].mean().item())
+    assert found["summary"]["distance"]["deviation"] == pytest.approx(found["distance"].std(correction=0).item())
     assert found["summary"]["regular"]["quantiles"][0.5] == pytest.approx(found["regular"].quantile(0.5).item())
     model, items, _ = load_model(run / "model.pth", run / "m_items.pt", dict.fromkeys(SHAPE))
     clips = open_clips(find_videos(dataset / "training" / "frames"), "training", 5, (16, 16, 3))

@@ -228,6 +228,8 @@ def test_git_keeps_the_bytes_of_weights_and_golden_files():
 
 
 def test_the_weights_of_the_repository_are_read_whole(whole_network):
-    for folder in (path.parent for path in (ROOT / "exp" / "weights").glob(f"*/{weights.SUMS}")):
+    folders = sorted(path.parent for path in (ROOT / "exp" / "weights").glob(f"*/{weights.SUMS}"))
+    assert [folder.name for folder in folders] == ["ped2_pred_256", "ped2_pred_64"]
+    for folder in folders:
         trained = load_trained(folder, device="cpu")
         assert trained.normal is not None, trained.no_calibration

@@ -58,7 +58,7 @@ def test_frame_errors_of_a_batch_are_those_of_its_frames(function):
 def test_identical_frames_have_the_highest_psnr_and_no_error(dtype):
     frame = pair((3, 4, 5))[0].to(dtype)
     assert utils.rmse(frame, frame) == 0
-    assert utils.psnr(frame, frame) == utils.MAX_PSNR
+    assert utils.psnr(frame, frame) == 100
     assert utils.regular_score(frame, frame) == 0
 
 
@@ -68,7 +68,7 @@ def test_nearly_identical_frames_have_finite_scores(difference):
     prediction = target + difference
     score = difference**2 if difference > 1e-9 else 0  # below, products of errors are too small for 32 bits
     assert float(utils.regular_score(prediction, target)) == pytest.approx(score, rel=1e-4, abs=1e-40)
-    expected = min(-20 * np.log10(difference), utils.MAX_PSNR)
+    expected = min(-20 * np.log10(difference), 100)
     assert float(utils.psnr(prediction, target)) == pytest.approx(expected, rel=1e-5)
 
 
@@ -438,6 +438,17 @@ def test_temporary_files_of_dead_writers_alone_are_removed(tmp_path, write):
     alive.touch(), elsewhere.touch()
     utils.remove_parts(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted((alive, elsewhere))
+
+
+def test_temporary_files_of_writers_that_belong_to_somebody_else_are_kept(tmp_path, monkeypatch):
+    def refuse(process, number):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refuse)
+    part = tmp_path / f".{utils._writer().partition('-')[0]}-1-00{utils.PART}"
+    part.touch()
+    utils.remove_parts(tmp_path)
+    assert part.exists()
 
 
 RESULTS = ("scores.csv", "alarms.csv", "figures/*.png")
