@@ -14,6 +14,8 @@ from data.frames import find_videos
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # the suite is about one kind of machine: on one with a GPU it gives the same results, and leaves the GPU alone
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
+for name in ("no_proxy", "NO_PROXY"):  # the servers of tests are here
+    os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read once, when FFmpeg is used first: not in each test's order
 
 

@@ -262,7 +262,7 @@ def test_a_stream_that_drops_is_named_without_its_password(run, source, capsys):
 
 def answers(port):
     """Whether an RTSP server is there and has something to play."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as connection:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.sendall(f"DESCRIBE rtsp://127.0.0.1:{port}/live RTSP/1.0\r\nCSeq: 1\r\n\r\n".encode())
         return connection.recv(99).startswith(b"RTSP/1.0 200")
     return False
@@ -285,9 +285,10 @@ def vlc():
         other = {"user": "nobody"} if os.geteuid() == 0 else {}  # it does not run as root
         quiet = dict.fromkeys(("stdout", "stderr", "stdin"), subprocess.DEVNULL)
         process = subprocess.Popen(command, env={**os.environ, "HOME": folder}, **other, **quiet)
+        deadline = time.monotonic() + 60
         try:
             while not answers(port):
-                assert process.poll() is None, "VLC does not serve"
+                assert process.poll() is None and time.monotonic() < deadline, "VLC does not serve"
                 time.sleep(0.1)
             yield process, port
         finally:
