@@ -100,6 +100,65 @@ def test_discarding_a_run_touches_only_what_runs_write(dataset):
     assert not any(path.exists() for path in written)
 
 
+RESULTS = (  # of an evaluation
+    "scores.csv",
+    "alarms.csv",
+    "evaluation.json",
+    "report.html",
+    "figures/roc.png",
+    "figures/histogram.pdf",
+    "figures/scores/1.png",
+    "figures/frames/1_0005.svg",
+    "videos/1.mp4",
+)
+WRITTEN = (  # by any command
+    *RESULTS,
+    "checkpoint.pt",
+    "model.pth",
+    "m_items.pt",
+    "calibration.pt",
+    "metrics.jsonl",
+    "starts.jsonl",
+    "train.log",
+    "memory.json",
+    "model.pt2",
+    "figures/training.png",
+    "figures/memory/items.png",
+    "tensorboard/events.out.tfevents.1",
+)
+KEPT = ("notes.txt", "figures/mine.svg", "watched/door/scores.csv", "tensorboard/mine.txt", "videos/mine.avi")
+
+
+def write_all(names, text="{}\n"):
+    for name in names:
+        (run_of() / name).parent.mkdir(parents=True, exist_ok=True)
+        (run_of() / name).write_text(text)
+
+
+def left():
+    """The names of the files that write_all has written and that are still the same."""
+    files = (path for path in run_of().rglob("*") if path.is_file() and path.name != "train.lock")
+    return {path.relative_to(run_of()).as_posix() for path in files if path.read_bytes() == b"{}\n"}
+
+
+def test_overwriting_removes_each_file_that_a_run_writes():
+    write_all((*WRITTEN, *KEPT))
+    run = Run(run_of(), dict.fromkeys(("method", "c")), overwrite=True)
+    run.begin(CPU)
+    run.close()
+    assert left() == set(KEPT)
+    assert (run_of() / "starts.jsonl").read_text().count("\n") == 1  # of this run alone
+
+
+def test_an_evaluation_removes_each_file_of_the_one_before(dataset):
+    trained()
+    (run_of() / "calibration.pt").unlink()  # without it, there are no alarms
+    write_all((*RESULTS, *KEPT, "memory.json"))
+    assert evaluate() == 0
+    assert left() == {*KEPT, "memory.json"}
+    assert {path.name for path in run_of().glob("*.csv")} == {"scores.csv"}
+
+
 def test_a_folder_of_somebody_else_loses_nothing(dataset):
     foreign = run_of() / "figures"
     foreign.mkdir(parents=True)
