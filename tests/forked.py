@@ -74,6 +74,7 @@ class Paused:
 
 
 def _pause(files, here, *what):
+    os.setsid()  # so that a signal can be sent to it and to the processes that it starts
     for descriptor, path in enumerate(files, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     run_and_pause(here.send, *what)

@@ -396,7 +396,7 @@ def test_model_and_items_of_different_epochs_are_refused(dataset, monkeypatch, c
 
 def test_ctrl_c_keeps_what_is_needed_to_resume(undisturbed):
     process = start_and_pause("Train.train_step", 5, "Train", *TINY, "--epochs", 3, "--num_workers", 1)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # to its workers too, as a terminal does
     _, err = process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in err
