@@ -119,6 +119,12 @@ def one_line(capsys, *words):
         assert str(word) in lines[0]
 
 
+def row_of(lines, text):
+    """The cells of the row of a Markdown table that begins with this text."""
+    (row,) = [line for line in lines if line.startswith(f"| {text} |")]
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
 def make_run(folder, method="pred", size=(24, 16), items=None, channels=3, **flags):
     """A run of a network whose batch norms have seen something, with the files that later commands read."""
     shape = {"method": method, "c": channels, "t_length": 5 if method == "pred" else 1}
