@@ -34,7 +34,6 @@ LENGTHS = {"01": 5, "02": 3, "10": 4}
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
-slow = pytest.mark.skipif(not os.environ.get("MNAD_SLOW"), reason="takes half a minute: set MNAD_SLOW=1")
 
 
 @pytest.fixture
@@ -651,7 +650,7 @@ def test_reading_clips_takes_no_memory(root, make_videos):
     assert anonymous_memory() - before < 8e6  # of 24.6 MB of frames
 
 
-@slow
+@pytest.mark.slow  # a hundred thousand frames
 @linux
 def test_a_hundred_thousand_frames(root, make_videos, capsys):
     def timed(what, function, *arguments):
