@@ -127,7 +127,7 @@ def smooth(values: ArrayLike, sigma: float, causal: bool = False) -> np.ndarray:
     def weighted(series: np.ndarray) -> np.ndarray:
         return np.convolve(series, weights)[reach : reach + len(series)]
 
-    known = np.isfinite(values)
+    known = ~np.isnan(values)
     with np.errstate(invalid="ignore"):  # NaN where no frame has a score
         return weighted(np.where(known, values, 0.0)) / weighted(known.astype(float))
 
@@ -320,6 +320,12 @@ def new_part(directory: Path) -> Path:
 
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # or a full quota
+
+
+def cannot_write(path: Path, error: OSError) -> InputError:
+    """The error of a command that can be run again to continue, when it cannot write a file or folder."""
+    room = "; make room, then run this again" if error.errno in FULL_DISK else ""
+    return InputError(f"cannot write {path}: {reason(error)}{room}")
 
 
 def _why_not_more(path: Path) -> str:

@@ -21,7 +21,7 @@ from data.archives import LAYOUTS, find_entries
 from data.frames import EXTENSIONS, LITTER, Video, in_order, printable, scan
 from data.intervals import Labels
 from data.pictures import read_mask, read_picture
-from utils import FULL_DISK, InputError, named, new_part, reading, reason, remove_parts
+from utils import InputError, cannot_write, named, new_part, reading, remove_parts
 
 Masks = dict[str, list[Path]]  # name of a video -> the mask of each of its frames, in their order
 
@@ -195,7 +195,6 @@ def _write(folder: Path, masks: dict[str, np.ndarray]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     except OSError as error:
-        room = "; make room, then run this again" if error.errno in FULL_DISK else ""
-        raise InputError(f"cannot write {folder}: {reason(error)}{room}") from error
+        raise cannot_write(folder, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

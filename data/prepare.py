@@ -34,7 +34,7 @@ from data.masks import write_archive_masks
 from data.pictures import read_picture, read_verified
 from data.reader import Reader
 from data.times import Clock, times_path, write_times
-from utils import FULL_DISK, InputError, Parser, named, new_part, one_line, reason, remove_parts, run_script
+from utils import InputError, Parser, cannot_write, named, new_part, one_line, remove_parts, run_script
 
 SPLITS = ("training", "testing")
 VIDEO = (
@@ -149,8 +149,8 @@ def merged_labels(
     already in the data set for the videos of earlier runs.
     """
     labels, earlier = read_intervals(path, videos, seconds), dataset / "frame_labels.csv"
-    named = {name for name, values in labels.items() if values is None or values.any()}
-    replaced = named | {job.target.name for job in jobs}
+    in_csv = {name for name, values in labels.items() if values is None or values.any()}
+    replaced = in_csv | {job.target.name for job in jobs}
     if earlier.exists() and not earlier.samefile(path):
         kept = [video for video in videos if video.name not in replaced]
         labels |= read_intervals(earlier, kept, seconds, others=replaced)
@@ -275,8 +275,7 @@ def extract_all(jobs: list[Job], workers: int, quality: int) -> list[str]:
                 except InputError as error:
                     failures.append(str(error))
                 except OSError as error:
-                    room = "; make room, then run this again" if error.errno in FULL_DISK else ""
-                    raise InputError(f"cannot write {futures[future].target}: {reason(error)}{room}") from error
+                    raise cannot_write(futures[future].target, error) from error
                 except MemoryError:
                     raise
                 except Exception as error:  # of a library, about this file; the others go on
