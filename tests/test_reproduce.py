@@ -21,6 +21,7 @@ from exp.reproduce import __main__ as reproduce
 from exp.reproduce import cells, measures, tables
 from exp.reproduce import runs as planned
 from exp.reproduce.plans import DISTANCE_ALONE, EVALUATIONS, PLANS, PSNR_ALONE, UPDATE_OFF, Plan, Training
+from exp.scoring import evaluation
 from exp.scoring.lesions import LESIONS
 from utils import InputError, run_script
 
@@ -71,13 +72,13 @@ def plan(dataset, tmp_path, monkeypatch):
 @pytest.fixture
 def scorings(monkeypatch):
     """Counts the times that all test clips were scored."""
-    count, real = [], measures.score_clips
+    count, real = [], evaluation.score_clips
 
     def counted(*arguments):
         count.append(arguments)
         return real(*arguments)
 
-    monkeypatch.setattr(measures, "score_clips", counted)
+    monkeypatch.setattr(evaluation, "score_clips", counted)
     return count
 
 

@@ -33,11 +33,11 @@ from exp.run import environment
 from exp.scoring import calibration
 from exp.scoring.alarms import calibrated_scores
 from exp.scoring.calibration import Calibration
-from exp.scoring.evaluation import Evaluation, Metrics, abnormality, auc_by_video, compare, measure
+from exp.scoring.evaluation import Evaluation, Metrics, abnormality, auc_by_video, evaluate, measure
 from exp.scoring.lesions import LESIONS, parts_auc
 from exp.scoring.pixels import PixelCounter
 from exp.scoring.protocols import protocols
-from exp.scoring.score import Scored, Scoring, published, score_clips
+from exp.scoring.score import Scored, Scoring, published
 from exp.scoring.trained import Trained, load_trained
 from model import memory
 from model.convae import ConvAE
@@ -57,8 +57,7 @@ class TestSet(NamedTuple):
     def score(
         self, model: ConvAE, items: Tensor, scoring: Scoring, look: Callable[[Scored], object] = lambda scored: None
     ) -> Evaluation:
-        scores = score_clips(model, items, testing_loader(self.clips), scoring, look)
-        return compare(self.clips, scores, scoring, self.labels, self.seconds)
+        return evaluate(model, items, testing_loader(self.clips), scoring, self.labels, self.seconds, look)
 
 
 def open_test_set(source: Source, shape: dict[str, Any]) -> TestSet:
