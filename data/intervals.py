@@ -92,6 +92,22 @@ def read_intervals(
     return labels
 
 
+def merged_intervals(
+    path: Path, earlier: Path, videos: Sequence[Video], extracted: Iterable[str], seconds: Seconds = kept_seconds
+) -> Labels:
+    """The labels of all videos of a data set to which videos are added, as from `read_intervals`.
+
+    path: the csv of the added videos, named in `extracted`; it may name earlier videos as well. earlier: the csv that
+    is already in the data set, if there is one, which counts for all other videos. Raises InputError as above.
+    """
+    labels = read_intervals(path, videos, seconds)
+    replaced = {name for name, values in labels.items() if values is None or values.any()} | set(extracted)
+    if earlier.exists() and not earlier.samefile(path):
+        others = [video for video in videos if video.name not in replaced]
+        labels |= read_intervals(earlier, others, seconds, others=replaced)
+    return labels
+
+
 def _video(row: list[str], videos: Mapping[str, Video]) -> Video:
     """The video that a line of the csv names. Raises InputError when there is no such video."""
     if len(row) != len(HEADER):

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from data.archives import LAYOUTS, check_truth, differences, find_entries, official
 from data.download import ARCHIVES, PAGES, fetch, unpacked
 from data.frames import EXTENSIONS, LITTER, Video, find_videos, in_order, natural_key, printable, scan
-from data.intervals import Labels, Seconds, kept_seconds, read_intervals, write_intervals
+from data.intervals import kept_seconds, merged_intervals, write_intervals
 from data.labels import BUILT_IN
 from data.masks import write_archive_masks
 from data.pictures import read_picture, read_verified
@@ -125,36 +125,20 @@ def is_video(path: Path) -> bool:
     return not re.fullmatch(NO_VIDEO, reader.format)
 
 
-def check_labels(path: Path, jobs: list[Job], dataset: Path) -> None:
-    """Raise InputError when the labels cannot fit the test videos, as far as that is known before extraction.
+def check_labels(path: Path, kept: Path, directory: Path, jobs: list[Job]) -> None:
+    """Raise InputError when the labels in `path` and `kept` cannot fit the test videos in `directory` and of the jobs.
 
     The number of frames of a video is known only after extraction, because headers may be wrong.
     """
-    directory, endless = dataset / "testing" / "frames", ("",) * MOST_FRAMES
+    endless = ("",) * MOST_FRAMES
+    extracted = {job.target.name: Video(job.target.name, job.target, endless) for job in jobs}
     videos = {video.name: video for video, _ in scan(directory)} if directory.is_dir() else {}
-    videos |= {job.target.name: Video(job.target.name, job.target, endless) for job in jobs}
+    videos |= extracted
 
     def seconds(video: Video) -> np.ndarray | None:
         return np.arange(MOST_FRAMES) / 100 if video.frames is endless else kept_seconds(video)
 
-    merged_labels(path, list(videos.values()), jobs, dataset, seconds)
-
-
-def merged_labels(
-    path: Path, videos: list[Video], jobs: list[Job], dataset: Path, seconds: Seconds = kept_seconds
-) -> Labels:
-    """The labels of the test videos on disk. Raises InputError when they do not fit.
-
-    They come from the csv of this run for its own videos and for those that the csv names, and from the csv that is
-    already in the data set for the videos of earlier runs.
-    """
-    labels, earlier = read_intervals(path, videos, seconds), dataset / "frame_labels.csv"
-    in_csv = {name for name, values in labels.items() if values is None or values.any()}
-    replaced = in_csv | {job.target.name for job in jobs}
-    if earlier.exists() and not earlier.samefile(path):
-        kept = [video for video in videos if video.name not in replaced]
-        labels |= read_intervals(earlier, kept, seconds, others=replaced)
-    return labels
+    merged_intervals(path, kept, list(videos.values()), extracted, seconds)
 
 
 # Extraction ----------------------------------------------------------------------------------------------------------
@@ -398,10 +382,11 @@ def main(arguments: list[str] | None = None) -> int:
     failures: list[str] = []
     if args.command == "video":
         dataset_type, dataset = args.name, args.dataset_path / args.name
+        testing, kept = dataset / "testing" / "frames", dataset / "frame_labels.csv"
         jobs, failures = video_jobs(args.train, dataset / "training" / "frames")
-        test_jobs, more = video_jobs(args.test, dataset / "testing" / "frames")
+        test_jobs, more = video_jobs(args.test, testing)
         if args.labels:
-            check_labels(args.labels, test_jobs, dataset)
+            check_labels(args.labels, kept, testing, test_jobs)
         failures += more + extract_all(jobs + test_jobs, args.workers, args.quality)
         print_others(jobs + test_jobs)
     else:
@@ -414,8 +399,8 @@ def main(arguments: list[str] | None = None) -> int:
     for line in (*problems, *(f"failed: {failure}" for failure in failures)):
         print(line)
     if args.command == "video" and args.labels:
-        videos = find_videos(dataset / "testing" / "frames")
-        write_intervals(dataset / "frame_labels.csv", merged_labels(args.labels, videos, test_jobs, dataset))
+        extracted = [job.target.name for job in test_jobs]
+        write_intervals(kept, merged_intervals(args.labels, kept, find_videos(testing), extracted))
     complete = not problems and not failures
     print("complete" if complete else "not complete: add what is missing and run this again; finished videos are kept")
     return 0 if complete else 1
