@@ -38,20 +38,21 @@ def pick_device(name: str, gpus: list[int] | None = None) -> torch.device:
     """
     if gpus is not None:
         name = _choose_gpus(name, gpus)
-    if name == "auto" and torch.cuda.is_available() and not (why := unusable_gpu()):
+    own = int(os.environ.get("LOCAL_RANK", 0))  # the GPU of this process, where each has its own
+    if name == "auto" and torch.cuda.is_available() and not unusable_gpu(own):
         name = "cuda"
     elif name == "auto":
-        if shutil.which("nvidia-smi") and (why := unusable_gpu()):
+        if shutil.which("nvidia-smi") and (why := unusable_gpu(own)):
             print(f"warning: the GPU cannot be used, so the CPU is used: {why}", file=sys.stderr)
         name = "mps" if torch.backends.mps.is_available() else "cpu"
-    elif name.startswith("cuda") and (why := unusable_gpu()):
-        raise InputError(f"--device {name}: {why}; --device cpu works everywhere")
     shares_gpus = name == "cuda"  # among the processes; cuda:N is one GPU for all
     if shares_gpus:
-        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        name = f"cuda:{own}"
     kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
+    if not re.fullmatch(r"cpu|mps|cuda:\d+", name):
         raise InputError(f"--device {name}: give auto, cpu, cuda, cuda:N or mps")
+    if kind == "cuda" and (why := unusable_gpu(int(index))):
+        raise InputError(f"--device {name}: {why}; --device cpu works everywhere")
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
     if int(index or 0) >= there:
         found = f"{kind.upper()} devices found: {there}"
@@ -77,13 +78,15 @@ def _choose_gpus(name: str, gpus: list[int]) -> str:
     return "cuda" if name == "auto" else name
 
 
-def unusable_gpu() -> str:
-    """Why no NVIDIA GPU can be used here, and what to install; "" if one can be used."""
+def unusable_gpu(index: int = 0) -> str:
+    """Why this NVIDIA GPU cannot be used, and what to install; "" if it can be, or does not exist."""
     if torch.version.cuda is None:
         return "this PyTorch was built without CUDA: install one with it (pytorch.org lists them)"
     try:
         torch.cuda.init()
-        capability = torch.cuda.get_device_capability()
+        if index >= torch.cuda.device_count():
+            return ""
+        capability = torch.cuda.get_device_capability(index)
     except (RuntimeError, AssertionError) as error:  # no driver, or one that is too old
         first = str(error).splitlines()[0]
         return f"{first} PyTorch is built for CUDA {torch.version.cuda}: update the driver or install an older build"

@@ -65,6 +65,24 @@ def test_cuda_that_cannot_be_used_is_one_line(settings, gpu):
     assert "\n" not in str(error.value)
 
 
+def test_an_old_gpu_does_not_hide_a_newer_one(gpu, monkeypatch):
+    gpu()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: [(3, 5), (8, 0)][index])
+    assert pick_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(InputError, match=r"cuda:0: its capability is 3\.5"):
+        pick_device("cuda:0")
+    with pytest.raises(InputError, match="cuda:2: there is no such device"):
+        pick_device("cuda:2")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "mps:0", ""])
+def test_an_unknown_device_is_one_line(name, gpu):
+    gpu()
+    with pytest.raises(InputError, match="give auto, cpu, cuda, cuda:N or mps"):
+        pick_device(name)
+
+
 def test_gpus_say_that_they_replace_what_a_scheduler_chose(gpu, monkeypatch, capsys):
     gpu()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
