@@ -8,7 +8,7 @@ Both compute in float32 with the same settings of PyTorch; rows in another preci
 Each run is a separate process, and all ways take turns, so whatever slows the machine down for a while slows all of
 them. A ratio compares two runs of the same round. exp/reproduce/speed_tables.py shows the median and the range over all
 rounds. The frames, 360x240 like those of Ped2, are generated in a temporary folder. The whole benchmark takes about
-half an hour on two CPU cores.
+40 minutes on two CPU cores.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from exp import flags
 from exp.checkpoints import build_model
 from exp.device import fold_batch_norms, keep_freed_memory, pick_device, place
 from exp.reproduce import speed_tables
-from exp.reproduce.machine import alone, peak_flops_per_second, peak_memory
+from exp.reproduce.machine import alone, peak_memory, product_flops_per_second
 from exp.reproduce.plain import PlainClips, plain_epoch
 from exp.run import environment
 from exp.scoring.score import Place, Scoring, score, score_one_by_one
@@ -190,9 +190,9 @@ def median_of(values: Sequence[float]) -> dict[str, float]:
 def side_by_side(task: Task, bar: tqdm) -> dict[str, Any]:
     """Run all ways in turns. Returns a table for exp.reproduce.speed_tables.
 
-    The peak speed of the machine is measured in the same rounds, since it changes if others share the machine.
+    The speed of a large matrix product is measured in the same rounds, since it changes if others share the machine.
     """
-    ways, size, clips, peak = ways_of(task), task.settings["h"], CLIPS[task.title], 0.0
+    ways, size, clips, product = ways_of(task), task.settings["h"], CLIPS[task.title], 0.0
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     held: dict[str, int | None] = {}
     for turn in range(ROUNDS):
@@ -201,7 +201,7 @@ def side_by_side(task: Task, bar: tqdm) -> dict[str, Any]:
             taken, held[name] = alone(measure, task, ways[name])
             seconds[name].append(taken)
             bar.update()
-        peak = max(peak, alone(peak_flops_per_second, task.device))
+        product = max(product, alone(product_flops_per_second, task.device))
     ours, speed = seconds["ours"], clips / statistics.median(seconds["ours"])
     rows: dict[str, dict[str, Any]] = {
         name: {"times_ours": times_as_fast(taken, ours)} for name, taken in seconds.items() if name != "ours"
@@ -212,7 +212,7 @@ def side_by_side(task: Task, bar: tqdm) -> dict[str, Any]:
     table = {"title": task.title, "size": size, "clips": clips, "rounds": ROUNDS, "ways": rows}
     if task.title != READING:
         table["flops_per_clip"] = alone(flops_per_clip, task)
-        rows["ours"]["share_of_peak"] = table["flops_per_clip"] * speed / peak
+        rows["ours"]["share_of_product"] = table["flops_per_clip"] * speed / product
     return table
 
 

@@ -129,7 +129,7 @@ def keep_freed_memory(device: torch.device) -> None:
     """From here on, freed blocks of memory stay with this process for reuse, if it computes on the CPU.
 
     Otherwise the C library returns the activations of 256 x 256 frames to the system each time, which clears memory
-    before it hands it out again: a third of a training step at this size. Without glibc, this does nothing. Only the
+    before it hands it out again: a sixth to a third of a training step. Without glibc, this does nothing. Only the
     scripts call it: a program that scores frames from Python may need its memory for something else.
     """
     if device.type == "cpu" and platform.libc_ver()[0] == "glibc":

@@ -472,8 +472,8 @@ def way(seconds, clips, **more):
 
 def test_tables_of_the_benchmark_and_what_a_plan_would_cost(plan):
     assert tables.make("benchmark") == ["Not run. `python -m exp.benchmark`."]
-    trained = {"plain": way(2, 4, peak_memory=3e9), "ours": way(1, 4, peak_memory=2e9, share_of_peak=0.5)}
-    trained["bf16"] = way(0.5, 4, peak_memory=1e9, share_of_peak=0.9)
+    trained = {"plain": way(2, 4, peak_memory=3e9), "ours": way(1, 4, peak_memory=2e9, share_of_product=0.5)}
+    trained["bf16"] = way(0.5, 4, peak_memory=1e9, share_of_product=0.9)
     report = {
         **{"date": "2026-01-02", "commit": "abc", "torch": "2.9", "device": "cpu, 2 cores"},
         "tables": [

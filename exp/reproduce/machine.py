@@ -1,4 +1,4 @@
-"""For exp.benchmark: runs a function in a separate process, and measures memory and the peak speed of the machine."""
+"""For exp.benchmark: runs a function in a separate process, and measures its memory; the speed of a matrix product."""
 
 import contextlib
 import multiprocessing
@@ -20,7 +20,8 @@ def alone(function: Callable, *arguments: Any) -> Any:
     """Call a function in a separate process and return its result."""
     context = multiprocessing.get_context(START)
     if START == "forkserver":
-        context.set_forkserver_preload(["exp.benchmark"])  # importing it takes seconds, so it is done once
+        # importing what Train.py needs takes seconds, so it is done once; each process then runs its main module itself
+        context.set_forkserver_preload(["Train"])
     with ProcessPoolExecutor(1, context, _end_with_parent) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -43,7 +44,7 @@ def peak_memory(device: torch.device) -> int | None:
     return None
 
 
-def peak_flops_per_second(device: torch.device) -> float:
+def product_flops_per_second(device: torch.device) -> float:
     """The floating-point operations per second of the fastest of five large matrix products in float32."""
     torch.backends.cuda.matmul.allow_tf32 = False
     size, times = 1024 if device.type == "cpu" else 8192, []
