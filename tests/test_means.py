@@ -134,7 +134,7 @@ def test_an_ablation_is_compared_seed_by_seed():
 
 
 def test_a_loss_alone_is_compared_with_both_in_the_same_precision():
-    runs = {**made_up("pred", (0.9, 0.9)), **made_up("pred-bf16", (0.8, 0.79))}
+    runs = {**made_up("pred", (0.9, 0.92)), **made_up("pred-bf16", (0.8, 0.79))}
     runs |= made_up("pred-bf16-compactness_alone", (0.78, 0.77))
     results = {plan: {} for plan in PLANS} | {"ped2_cpu": {"runs": runs, "baselines": {}}}
     text = "`pred` with `--precision bf16 --loss_separate 0` instead of `pred` with `--precision bf16`"
