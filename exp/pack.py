@@ -43,7 +43,10 @@ def is_packed(directory: Path) -> bool:
 
 
 def find_weights(name: str) -> tuple[Path, dict[str, Any]]:
-    """The folder of the named weights, and its metrics.json as a dict. Raises InputError if missing or damaged."""
+    """The folder of the named weights, and its metrics.json as a dict. Raises InputError if missing or damaged.
+
+    The folder is relative to the current one where it is inside it, so that results do not show where that is.
+    """
     there = sorted(path.parent.name for path in FOLDER.glob(f"*/{SUMS}"))
     if name not in there:
         raise InputError(f"--weights {name}: no such weights in {FOLDER}; there are {', '.join(there) or 'none'}")
@@ -59,7 +62,8 @@ def find_weights(name: str) -> tuple[Path, dict[str, Any]]:
         raise InputError(
             f"{directory / 'metrics.json'} does not name the data set and method of the weights: pack them again"
         )
-    return directory, about
+    here = Path.cwd()
+    return directory.relative_to(here) if directory.is_relative_to(here) else directory, about
 
 
 def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -73,6 +73,8 @@ def test_packed_weights_give_the_number_beside_them(tiny, capsys):
     assert with_weights("--weights", "tiny") == 0
     out = capsys.readouterr().out
     assert f"AUC: {100 * about['auc']:.4f} %" in out.splitlines()
+    results = json.loads(Path("exp/own/recon/tiny/evaluation.json").read_text())
+    assert Path(results["model"]) == Path("weights/tiny/model.pth")  # and not where this folder is on the machine
     assert evaluate("--method", "recon", "--no_figures") == 0
     whole = float(re.search(r"^AUC: (\S+)", capsys.readouterr().out, re.MULTILINE)[1])
     assert 100 * about["auc"] == pytest.approx(whole, abs=3)  # half precision may swap neighbours among 21 frames
