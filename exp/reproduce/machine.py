@@ -1,4 +1,4 @@
-"""For exp.benchmark: runs a function in a separate process, and measures its memory; the speed of a matrix product."""
+"""For exp.benchmark: a function in a process of its own, the memory it takes, and the speed of a matrix product."""
 
 import contextlib
 import multiprocessing
